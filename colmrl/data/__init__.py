@@ -1,0 +1,1 @@
+"""Records (query, document, judgement, triple), their readers and writers, and the pictures behind them."""

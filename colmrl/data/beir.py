@@ -1,0 +1,151 @@
+"""The native format, the BEIR layout (arXiv:2104.08663) with pictures: corpus.jsonl, queries.jsonl, qrels/*.tsv."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from colmrl.data.jsonl import Row, read_rows
+from colmrl.data.records import Document, Example, Qrels, Query, Triple
+from colmrl.errors import InputError, located
+
+log = logging.getLogger(__name__)
+
+
+def read_corpus(folder: str | Path, strict: bool = True) -> list[Document]:
+    """All documents, in file order. Raises InputError for bad lines, repeated ids, missing pictures, no documents."""
+    folder = _data_folder(folder)
+
+    def parse(row: Row) -> Document:
+        document = Document(
+            id=_new_id(row, seen),
+            text=row.text("text", ""),
+            title=row.text("title", ""),
+            images=_images(row, folder),
+            meta=row.values.get("meta") or {},
+        )
+        if not document.body and not document.images:
+            raise row.error("text, image", "both empty", "give the document text, a picture, or both")
+        seen.add(document.id)
+        return document
+
+    seen: set[str] = set()
+    documents = list(read_rows(folder / "corpus.jsonl", parse, strict))
+    if not documents:
+        raise InputError(f"{folder / 'corpus.jsonl'}: empty corpus: write one document a line")
+    return documents
+
+
+def read_queries(folder: str | Path, strict: bool = True) -> list[Query]:
+    """All queries, in file order."""
+    folder = _data_folder(folder)
+
+    def parse(row: Row) -> Query:
+        query = Query(id=_new_id(row, seen), text=row.text("text", ""), images=_images(row, folder))
+        if not query.text and not query.images:
+            raise row.error("text, image", "both empty", "give the query text, a picture, or both")
+        seen.add(query.id)
+        return query
+
+    seen: set[str] = set()
+    queries = list(read_rows(folder / "queries.jsonl", parse, strict))
+    if not queries:
+        raise InputError(f"{folder / 'queries.jsonl'}: no queries: write one query a line")
+    return queries
+
+
+def read_qrels(
+    folder: str | Path, split: str, query_ids: set[str], document_ids: set[str], strict: bool = True
+) -> Qrels:
+    """Judgements of a split; an id that queries.jsonl or corpus.jsonl does not have is an error (or skipped)."""
+    path = Path(folder) / "qrels" / f"{split}.tsv"
+    if not path.is_file():
+        there = ", ".join(sorted(p.stem for p in path.parent.glob("*.tsv"))) or "none"
+        raise InputError(f"{path}: no such split: choose from {there}")
+    qrels: dict[str, dict[str, int]] = {}
+    skipped = 0
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if number == 1 and line.startswith("query-id") or not line.strip():
+                continue
+            try:
+                query_id, document_id, grade = _judgement(path, number, line, query_ids, document_ids)
+            except InputError as error:
+                if strict:
+                    raise
+                skipped += 1
+                log.warning("skipped %s", error)
+                continue
+            qrels.setdefault(query_id, {})[document_id] = grade
+    if skipped:
+        log.warning("%s: skipped %d bad lines", path, skipped)
+    if not qrels:
+        raise InputError(f"{path}: no judgements: write query-id<TAB>corpus-id<TAB>score lines")
+    return qrels
+
+
+def pair_examples(queries: Sequence[Query], documents: Sequence[Document], qrels: Qrels) -> list[Example]:
+    """One example for each relevant (query, document) pair of the qrels, no explicit negatives."""
+    query_of, document_of = {q.id: q for q in queries}, {d.id: d for d in documents}
+    return [
+        Example(query_of[query_id], document_of[document_id])
+        for query_id, judged in qrels.items()
+        for document_id, grade in judged.items()
+        if grade > 0
+    ]
+
+
+def triple_examples(
+    queries: Sequence[Query], documents: Sequence[Document], triples: Sequence[Triple], source: str | Path
+) -> list[Example]:
+    """Examples from mined triples, looked up by id. `source` is named where an id is not known."""
+    query_of, document_of = {q.id: q for q in queries}, {d.id: d for d in documents}
+    try:
+        return [
+            Example(query_of[t.query_id], document_of[t.pos_id], tuple(document_of[n] for n in t.neg_ids))
+            for t in triples
+        ]
+    except KeyError as error:
+        raise InputError(
+            f"{source}: id {error.args[0]!r}: not in data.path's queries and corpus: mine from the same data"
+        ) from None
+
+
+def _data_folder(folder: str | Path) -> Path:
+    if not str(folder):
+        raise InputError("data.path: not given: name a folder with corpus.jsonl, queries.jsonl and qrels/")
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such data folder: check data.path (or write one: colmrl prepare sample)")
+    return folder
+
+
+def _new_id(row: Row, seen: set[str]) -> str:
+    name = row.text("_id")
+    if not name or name in seen:
+        raise row.error("_id", f"{name!r} {'stands on an earlier line' if name else 'is empty'}", "make ids unique")
+    return name
+
+
+def _images(row: Row, folder: Path) -> tuple[str, ...]:
+    paths = tuple(str((folder / name).resolve()) for name in row.texts("image"))
+    for path in paths:
+        if not Path(path).is_file():
+            raise row.error("image", f"no such file {path}", "paths are relative to the data folder, or absolute")
+    return paths
+
+
+def _judgement(
+    path: Path, number: int, line: str, query_ids: set[str], document_ids: set[str]
+) -> tuple[str, str, int]:
+    fields = line.rstrip("\r\n").split("\t")
+    if len(fields) != 3:
+        raise located(path, number, "line", f"{len(fields)} fields", "write query-id<TAB>corpus-id<TAB>score")
+    query_id, document_id, grade = fields
+    if query_id not in query_ids:
+        raise located(path, number, "query-id", f"unknown id {query_id!r}", "add it to queries.jsonl")
+    if document_id not in document_ids:
+        raise located(path, number, "corpus-id", f"unknown id {document_id!r}", "add it to corpus.jsonl")
+    try:
+        return query_id, document_id, int(grade)
+    except ValueError:
+        raise located(path, number, "score", f"{grade!r} is not an integer", "write a grade such as 1") from None

@@ -1,0 +1,110 @@
+"""JSON lines in, one checked record a line; what is wrong is said with file, line, field, value and remedy."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from colmrl.errors import InputError, located
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Row:
+    """One line's object, with accessors that know where they are."""
+
+    def __init__(self, path: Path, line: int, values: dict[str, Any]):
+        self.path, self.line, self.values = path, line, values
+
+    def error(self, field: str, problem: str, remedy: str) -> InputError:
+        return located(self.path, self.line, field, problem, remedy)
+
+    def text(self, field: str, default: str | None = None) -> str:
+        """A string; absent or null gives `default`, or an error where there is none."""
+        value = self.values.get(field)
+        if value is None and default is not None:
+            return default
+        if value is None:
+            raise self.error(field, "missing", f"give each line a {field!r} (it has {', '.join(self.values)})")
+        if isinstance(value, str):
+            return value
+        if field.endswith("id") and isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        raise self.error(field, f"{value!r} is a {type(value).__name__}", "write it as a string")
+
+    def texts(self, field: str) -> tuple[str, ...]:
+        """A string or a list of strings, as a tuple; absent or null: empty."""
+        value = self.values.get(field)
+        if value is None:
+            return ()
+        items = value if isinstance(value, list) else [value]
+        for item in items:
+            if not isinstance(item, str):
+                raise self.error(field, f"{item!r} is a {type(item).__name__}", "write a string or a list of strings")
+        return tuple(items)
+
+    def numbers(self, field: str) -> tuple[float, ...] | None:
+        value = self.values.get(field)
+        if value is None:
+            return None
+        items = value if isinstance(value, list) else [value]
+        for item in items:
+            if isinstance(item, bool) or not isinstance(item, int | float):
+                raise self.error(field, f"{item!r} is a {type(item).__name__}", "write a number")
+        return tuple(float(item) for item in items)
+
+
+def read_rows(path: str | Path, parse: Callable[[Row], T], strict: bool = True) -> Iterator[T]:
+    """`parse(row)` for each line that is not blank.
+
+    strict: the first bad line raises InputError. Otherwise bad lines are skipped, the first three and the count
+    are logged, and a file with no good line at all still raises.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file: check the path")
+    good, bad = 0, 0
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                record = parse(_row(path, number, line))
+            except InputError as error:
+                if strict:
+                    raise
+                bad += 1
+                if bad <= 3:
+                    log.warning("skipped %s", error)
+                continue
+            good += 1
+            yield record
+    if bad:
+        log.warning("%s: skipped %d bad lines, read %d", path, bad, good)
+        if not good:
+            raise InputError(f"{path}: none of its {bad} lines could be read: see the warnings above")
+
+
+def _row(path: Path, number: int, line: bytes) -> Row:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError) as error:  # ValueError: JSON and Unicode errors alike
+        raise located(path, number, "line", f"not JSON ({error})", "write one JSON object a line") from None
+    if not isinstance(values, dict):
+        raise located(path, number, "line", f"a {type(values).__name__}, not an object", "write {…} on each line")
+    return Row(path, number, values)
+
+
+def write_rows(path: str | Path, rows: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> int:
+    """Write a JSON-lines file in one piece: under a temporary name, then renamed. Returns the number of rows."""
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    count = 0
+    with partial.open("w", encoding="utf-8") as out:
+        for row in rows:
+            out.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+    partial.replace(path)
+    return count

@@ -1,0 +1,1 @@
+"""Losses: pure functions of tensors. What is gathered across processes is gathered before they are called."""

@@ -1,0 +1,173 @@
+"""One adapter for every backbone: folder or hub id → hidden states. The only product file that knows a family.
+
+Qwen2-VL, Qwen2.5-VL, Qwen3-VL and InternVL see pictures and text; Qwen3 and BERT read text. All go through
+AutoModel (no LM head, so no logits) and the family's own processor and chat template. Video processors need
+torchvision, which has no CPU build: processors are loaded without theirs.
+"""
+
+import functools
+import hashlib
+import importlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+
+from colmrl.config import LoraConfig
+from colmrl.errors import InputError
+
+log = logging.getLogger(__name__)
+
+Dtype = Literal["fp32", "bf16", "fp16"]
+DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# The language model's linear layers; names alone would also match the vision towers of Qwen2.5-VL and InternVL.
+_LORA_TARGETS = (
+    r"^(?!.*(visual|vision_tower|vision_model|multi_modal_projector))"
+    r".*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)$"
+)
+_BERT_LORA_TARGETS = (
+    r".*encoder\.layer\.\d+\.(attention\.self\.(query|key|value)|attention\.output\.dense|intermediate\.dense"
+    r"|output\.dense)$"
+)
+# Position ids of these families depend on which tokens are visual; Qwen2.5-VL is silently wrong without.
+_NEEDS_TOKEN_TYPES = frozenset({"qwen2_vl", "qwen2_5_vl", "qwen3_vl"})
+_RIGHT_PADDING_ONLY = frozenset({"bert"})
+
+
+def processor_class(family: str) -> type:
+    """The family's processor class with no video processor, so that it works where torchvision is absent."""
+    base = getattr(importlib.import_module("transformers"), PROCESSOR_MAPPING_NAMES[family])
+    takes_sequence_length = family == "internvl"
+
+    def init(self: Any, image_processor: Any = None, tokenizer: Any = None, chat_template: Any = None, **kw: Any):
+        kw.pop("video_processor", None)
+        base.__init__(self, image_processor, tokenizer, None, chat_template=chat_template, **kw)
+
+    def init_sequence(
+        self: Any,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        image_seq_length: int = 256,
+        chat_template: Any = None,
+        **kw: Any,
+    ):
+        init(self, image_processor, tokenizer, chat_template, image_seq_length=image_seq_length, **kw)
+
+    # transformers reads the signature of __init__ to know a processor's parts and settings, and saves the name
+    return type(base.__name__, (base,), {"__init__": init_sequence if takes_sequence_length else init})
+
+
+def load_processor(source: str, max_pixels: int | None, padding_side: Literal["left", "right"] | None) -> Any:
+    """The family's processor (or, for text models, tokenizer) from a folder or hub id.
+
+    Pictures are always prepared by the PIL backend, so that features are the same with and without torchvision.
+    `max_pixels` bounds a picture: its area for Qwen-VL, its number of tiles for InternVL.
+    """
+    family = _read_config(source).model_type
+    if family in PROCESSOR_MAPPING_NAMES:
+        processor = processor_class(family).from_pretrained(source, backend="pil")  # pyright: ignore
+        tokenizer = processor.tokenizer
+        if max_pixels is not None:
+            _bound_pixels(processor.image_processor, max_pixels)
+    else:
+        processor = tokenizer = AutoTokenizer.from_pretrained(source)
+    if family in _RIGHT_PADDING_ONLY and padding_side == "left":
+        raise InputError(f"model.padding_side: left: {family} is right only: leave it null")
+    if padding_side is not None:
+        tokenizer.padding_side = padding_side
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return processor
+
+
+def _bound_pixels(image_processor: Any, max_pixels: int) -> None:
+    size = image_processor.size
+    if size.longest_edge is not None:  # Qwen-VL: both "edges" are areas
+        image_processor.size = {"shortest_edge": min(size.shortest_edge, max_pixels), "longest_edge": max_pixels}
+        image_processor.max_pixels = max_pixels
+    else:
+        image_processor.max_patches = max(1, max_pixels // (size.height * size.width))
+
+
+def _read_config(source: str) -> Any:
+    if not source:
+        raise InputError("model.backbone: not given: name a folder with a model, or a hub id such as Qwen/Qwen3-0.6B")
+    try:
+        return AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"model.backbone: {source!r}: cannot be loaded: give a folder or hub id ({reason})") from None
+
+
+class Backbone(nn.Module):
+    """Hidden states of a pretrained model; `source` is where its weights came from.
+
+    `adapt` puts LoRA on the language model or freezes everything; both are told apart by `tuning`.
+    """
+
+    def __init__(self, model: PreTrainedModel, source: str):
+        super().__init__()
+        self.model: Any = model
+        self.source = source
+        self.family: str = model.config.model_type
+        self.hidden_size: int = model.config.get_text_config().hidden_size
+
+    @classmethod
+    def load(cls, source: str, dtype: Dtype = "fp32") -> "Backbone":
+        """Weights from a folder or hub id; sdpa attention. Raises InputError where there are none."""
+        _read_config(source)
+        try:
+            model = AutoModel.from_pretrained(source, dtype=DTYPES[dtype], attn_implementation="sdpa")
+        except (OSError, ValueError) as error:
+            raise InputError(f"model.backbone: {source!r}: {str(error).strip().splitlines()[0]}") from None
+        return cls(model, source)
+
+    @property
+    def sees_pictures(self) -> bool:
+        return self.family in PROCESSOR_MAPPING_NAMES
+
+    def add_lora(self, lora: LoraConfig) -> None:
+        """New LoRA adapters on the language model; everything else is frozen."""
+        from peft import LoraConfig as PeftLora
+        from peft import get_peft_model
+
+        targets = lora.targets or (_BERT_LORA_TARGETS if self.family == "bert" else _LORA_TARGETS)
+        peft = PeftLora(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
+        try:
+            self.model = get_peft_model(self.model, peft)
+        except ValueError as error:
+            raise InputError(f"lora.targets: {targets!r}: {error}") from None
+
+    def load_lora(self, folder: Path) -> None:
+        """Adapters saved by `save_lora`, ready to train on."""
+        from peft import PeftModel
+
+        self.model = PeftModel.from_pretrained(self.model, str(folder), is_trainable=True)
+
+    def forward(
+        self, inputs: Mapping[str, Tensor]
+    ) -> tuple[Float[Tensor, "b n hidden"], Bool[Tensor, "b n"]]:
+        """Last hidden states, and which positions hold a token rather than padding."""
+        if "pixel_values" in inputs and self.family in _NEEDS_TOKEN_TYPES:
+            assert "mm_token_type_ids" in inputs, f"{self.family} needs mm_token_type_ids with pictures"
+        hidden = self.model(**inputs, use_cache=False).last_hidden_state
+        return hidden, inputs["attention_mask"].bool()
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash of the base weights' names, shapes and values, adapters left out."""
+        base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        digest = hashlib.sha256()
+        for name, tensor in sorted(base.state_dict().items()):
+            if "lora_" in name:
+                continue
+            digest.update(f"{name.replace('.base_layer', '')} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().contiguous().cpu().view(torch.uint8).numpy().data)
+        return digest.hexdigest()[:32]

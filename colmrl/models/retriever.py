@@ -1,0 +1,179 @@
+"""The retriever: one forward pass of the backbone, both heads on it; and its checkpoint folder.
+
+    colmrl.json         what it is: model, heads, prompts, pixel budget, where the base weights come from
+    heads.safetensors   both heads
+    backbone/           all weights (tuning: full), or adapter/ (lora), or neither (frozen)
+    processor/          tokenizer, image processor, chat template
+"""
+
+import functools
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from pydantic import TypeAdapter
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from colmrl.config import Config, LoraConfig, ModelConfig, MultiConfig, SingleConfig
+from colmrl.errors import InputError
+from colmrl.models.backbone import Backbone, load_processor
+from colmrl.models.heads import MultiHead, SingleHead
+from colmrl.models.inputs import InputBuilder
+from colmrl.scoring import MultiVectors
+from colmrl.view import TrainedViews
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """What one forward pass gives; a head that the model does not have gives None."""
+
+    single: Float[Tensor, "b h"] | None
+    multi: MultiVectors | None
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `colmrl.json` says."""
+
+    model: ModelConfig
+    lora: LoraConfig
+    single: SingleConfig
+    multi: MultiConfig
+    backbone_fingerprint: str | None = None  # of the base weights, where the folder does not hold them
+    format: int = FORMAT
+
+    @property
+    def trained(self) -> TrainedViews:
+        return TrainedViews(self.single.dims, self.multi.dims)
+
+
+_DESCRIPTION = TypeAdapter(Description)
+
+
+class Retriever(nn.Module):
+    def __init__(self, description: Description, backbone: Backbone, processor: Any):
+        super().__init__()
+        self.description = description
+        self.backbone = backbone
+        self.inputs = InputBuilder(processor, description.model)
+        single, multi, width = description.single, description.multi, backbone.hidden_size
+        self.single = SingleHead(single, width) if single.dims else None
+        self.multi = MultiHead(multi, width) if multi.dims else None
+
+    @classmethod
+    def create(cls, config: Config) -> "Retriever":
+        """A new model from `model.backbone`, heads drawn with `seed`."""
+        model = config.model
+        processor = load_processor(model.backbone, model.max_pixels, model.padding_side)
+        backbone = Backbone.load(model.backbone, model.dtype)
+        description = Description(config.model, config.lora, config.single, config.multi)
+        torch.manual_seed(config.seed)
+        match model.tuning:
+            case "full":
+                backbone.requires_grad_(True)
+            case "lora":
+                backbone.add_lora(config.lora)
+            case "frozen":
+                backbone.requires_grad_(False)
+        return cls(description, backbone, processor)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Retriever":
+        """A checkpoint, bit-equal to what was saved. Raises InputError where it is not one, or its base changed."""
+        folder = Path(folder)
+        description = read_description(folder)
+        model = description.model
+        processor = load_processor(str(folder / "processor"), model.max_pixels, model.padding_side)
+        if model.tuning == "full":
+            backbone = Backbone.load(str(folder / "backbone"), model.dtype)
+            backbone.requires_grad_(True)
+        else:
+            backbone = Backbone.load(model.backbone, model.dtype)
+            if backbone.fingerprint != description.backbone_fingerprint:
+                raise InputError(
+                    f"{folder}: was trained on other base weights than {model.backbone!r} now holds: put them back, "
+                    "or train again"
+                )
+            if model.tuning == "lora":
+                backbone.load_lora(folder / "adapter")
+            else:
+                backbone.requires_grad_(False)
+        retriever = cls(description, backbone, processor)
+        retriever.load_heads(folder)
+        return retriever
+
+    def load_heads(self, folder: Path) -> None:
+        """The heads' weights from a checkpoint folder."""
+        heads = load_file(folder / "heads.safetensors")
+        missing, unexpected = self.load_state_dict(heads, strict=False)
+        assert not unexpected and all(name.startswith("backbone.") for name in missing)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the checkpoint under a temporary name, then rename it; only safetensors and JSON."""
+        folder = Path(folder)
+        partial = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        match self.description.model.tuning:
+            case "full":
+                self.backbone.model.save_pretrained(partial / "backbone")
+            case "lora":
+                self.backbone.model.save_pretrained(partial / "adapter")
+            case "frozen":
+                pass
+        heads = {name: t for name, t in self.state_dict().items() if not name.startswith("backbone.")}
+        save_file({name: tensor.contiguous() for name, tensor in heads.items()}, partial / "heads.safetensors")
+        self.inputs.processor.save_pretrained(partial / "processor")
+        (partial / "processor" / "config.json").write_text(json.dumps({"model_type": self.backbone.family}))
+        description = _DESCRIPTION.dump_python(self.description, mode="json")
+        if self.description.model.tuning != "full":
+            description["backbone_fingerprint"] = self.backbone.fingerprint
+        (partial / "colmrl.json").write_text(json.dumps(description, indent=2))
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Embeddings:
+        hidden, mask = self.backbone(inputs)
+        return Embeddings(
+            single=self.single(hidden, mask) if self.single is not None else None,
+            multi=self.multi(hidden, mask) if self.multi is not None else None,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+
+def read_description(folder: Path) -> Description:
+    """`colmrl.json` of a checkpoint, checked."""
+    path = folder / "colmrl.json"
+    if not path.is_file():
+        raise InputError(f"{folder}: not a colmrl checkpoint (no colmrl.json): give the folder that train.py wrote")
+    try:
+        description = _DESCRIPTION.validate_json(path.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())}: write the checkpoint again") from None
+    if description.format != FORMAT:
+        raise InputError(f"{path}: format: {description.format} is not {FORMAT}: use the colmrl that wrote it")
+    return description
+
+
+@functools.lru_cache(maxsize=8)
+def fingerprint(folder: str | Path) -> str:
+    """Hash of all of a checkpoint's files: weights, processor, prompts, pixel budget, and its base's own hash."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(folder).rglob("*")):
+        if path.is_file() and path.name != "README.md":
+            digest.update(str(path.relative_to(folder)).encode())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:32]
