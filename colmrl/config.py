@@ -104,6 +104,7 @@ class TrainConfig:
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     gradient_checkpointing: bool = False
+    workers: Annotated[int, Field(ge=0)] = 0  # processes that read and prepare pictures ahead of the model
     save_steps: Positive = 500
     log_steps: Positive = 10
 
@@ -116,6 +117,7 @@ class EncodeConfig:
     batch_size: Positive = 32
     shard_size: Positive = 4096  # records a shard
     dtype: Literal["fp32", "fp16"] = "fp32"
+    workers: Annotated[int, Field(ge=0)] = 0  # processes that read and prepare pictures ahead of the model
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -127,6 +129,7 @@ class MineConfig:
     negatives: Positive = 4  # at most, a query
     relative_margin: Annotated[float, Field(ge=0, lt=1)] = 0.05  # keep at ≤ (1 - margin) × the positive's score
     sampling: Literal["top", "random"] = "top"
+    gpu: bool = True  # where there is one
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -135,6 +138,7 @@ class EvalConfig:
 
     views: tuple[str, ...] = ()  # none: every trained dim of both heads
     k: Positive = 100  # ranks a query
+    gpu: bool = True  # where there is one
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -47,6 +47,9 @@ class MultiVectors:
         offsets = self.offsets[start : stop + 1]
         return MultiVectors(self.vectors[int(offsets[0]) : int(offsets[-1])], offsets - offsets[0])
 
+    def to(self, device: str | torch.device) -> "MultiVectors":
+        return MultiVectors(self.vectors.to(device), self.offsets.to(device))
+
     def truncate(self, dim: int) -> "MultiVectors":
         """The first `dim` dims of each vector, normalised."""
         return MultiVectors(truncate(self.vectors, dim), self.offsets)

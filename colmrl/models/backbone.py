@@ -151,6 +151,11 @@ class Backbone(nn.Module):
 
         self.model = PeftModel.from_pretrained(self.model, str(folder), is_trainable=True)
 
+    def checkpoint_gradients(self) -> None:
+        """Trade a second forward pass for activation memory."""
+        self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.model.enable_input_require_grads()
+
     def forward(
         self, inputs: Mapping[str, Tensor]
     ) -> tuple[Float[Tensor, "b n hidden"], Bool[Tensor, "b n"]]:
@@ -165,9 +170,8 @@ class Backbone(nn.Module):
         """Hash of the base weights' names, shapes and values, adapters left out."""
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         digest = hashlib.sha256()
-        for name, tensor in sorted(base.state_dict().items()):
-            if "lora_" in name:
-                continue
-            digest.update(f"{name.replace('.base_layer', '')} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().contiguous().cpu().view(torch.uint8).numpy().data)
+        weights = {k.replace(".base_layer", ""): w for k, w in base.state_dict().items() if "lora_" not in k}
+        for name, tensor in sorted(weights.items()):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()[:32]

@@ -6,7 +6,6 @@
     processor/          tokenizer, image processor, chat template
 """
 
-import functools
 import hashlib
 import json
 import shutil
@@ -167,7 +166,6 @@ def read_description(folder: Path) -> Description:
     return description
 
 
-@functools.lru_cache(maxsize=8)
 def fingerprint(folder: str | Path) -> str:
     """Hash of all of a checkpoint's files: weights, processor, prompts, pixel budget, and its base's own hash."""
     digest = hashlib.sha256()

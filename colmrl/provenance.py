@@ -1,0 +1,51 @@
+"""Where a result came from: command, git revision, machine, versions."""
+
+import functools
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+_PACKAGES = ("colmrl", "torch", "transformers", "peft", "accelerate", "faiss-cpu", "faiss-gpu", "mteb", "numpy", "pillow")
+
+
+def command() -> str:
+    """The command line of this process, with the interpreter left out."""
+    program = Path(sys.argv[0]).name
+    return " ".join([f"python {program}" if program.endswith(".py") else program, *sys.argv[1:]])
+
+
+@functools.cache
+def commit() -> str | None:
+    """The git revision of the code, `-dirty` where the tree has changes; None outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], cwd=here, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def environment() -> dict[str, object]:
+    """Versions and machine, for the run folder."""
+    versions: dict[str, str] = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "command": command(),
+        "commit": commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "packages": versions,
+    }

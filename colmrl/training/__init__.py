@@ -1,0 +1,1 @@
+"""Training on transformers.Trainer: examples → batches → InfoNCE over all sizes of both heads."""
