@@ -209,14 +209,17 @@ def to_dict(config: Config) -> dict[str, Any]:
     return _ADAPTER.dump_python(config, mode="json")
 
 
+def flat(tree: dict[str, Any]) -> dict[str, Any]:
+    """Dotted key → value, of a configuration as `to_dict` gives it."""
+    pairs: dict[str, Any] = {}
+    for name, value in tree.items():
+        pairs |= {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
+    return pairs
+
+
 def all_keys() -> list[str]:
     """Every dotted key there is."""
-    defaults = to_dict(Config())
-    return [
-        f"{name}.{key}" if key else name
-        for name, value in defaults.items()
-        for key in (value if isinstance(value, dict) else [""])
-    ]
+    return list(flat(to_dict(Config())))
 
 
 def replace(config: Config, **sections: Any) -> Config:

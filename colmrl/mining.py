@@ -74,7 +74,9 @@ def report_path(triples: Path) -> Path:
 def choose_negatives(
     config: Config, ranking: Ranking, qrels: Qrels, scores: dict[tuple[str, str], float]
 ) -> tuple[list[Triple], Counter[str]]:
-    """One triple for each (query, positive) pair that keeps a negative, and what was counted on the way."""
+    """One triple for each (query, positive) pair, and what was counted on the way. A pair that keeps no negative
+    stays, with none: it still trains against the batch.
+    """
     counts: Counter[str] = Counter()
     triples = []
     row_of = {query_id: row for row, query_id in enumerate(ranking.query_ids)}
@@ -99,10 +101,9 @@ def choose_negatives(
             kept = kept[: config.mine.negatives]
             counts["pairs" if kept else "pairs left without negatives"] += 1
             counts["negatives"] += len(kept)
-            if kept:
-                names, values = zip(*kept, strict=True)
-                triples.append(Triple(query_id, positive, names, positive_score, values))
-    if not triples:
+            names, values = tuple(name for name, _ in kept), tuple(score for _, score in kept)
+            triples.append(Triple(query_id, positive, names, positive_score, values))
+    if not counts["negatives"]:
         raise InputError(f"mine.k, mine.relative_margin: no pair keeps a negative ({dict(counts)}): search deeper")
     return triples, counts
 

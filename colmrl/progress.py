@@ -3,15 +3,20 @@
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
 T = TypeVar("T")
 
 
-def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
-    """The same items, with a bar that shows how many of `total` are done and when the rest will be."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+def bar(label: str) -> Progress:
+    """A bar that shows how many are done, how long it took and how long it will."""
     console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
+    """The same items, with a bar."""
+    with bar(label) as progress:
         yield from progress.track(items, total=total)

@@ -18,11 +18,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+from transformers.utils import logging as transformers_logging
 
 from colmrl.config import LoraConfig
 from colmrl.errors import InputError
 
 log = logging.getLogger(__name__)
+transformers_logging.disable_progress_bar()  # of reading and writing weights; downloads keep theirs
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -8,18 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from transformers import set_seed
+from transformers import PrinterCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from colmrl import provenance
-from colmrl.config import Config, save_config, to_dict
+from colmrl.config import Config, flat, save_config, to_dict
 from colmrl.data.beir import pair_examples, read_corpus, read_qrels, read_queries, triple_examples
 from colmrl.data.records import Example, relevant
 from colmrl.data.triples import has_ids, read_self_contained, read_triples
 from colmrl.errors import InputError
 from colmrl.models.retriever import Retriever, read_description
 from colmrl.training.batches import Collator, ExampleDataset
-from colmrl.training.trainer import MetricsFile, RetrieverTrainer, arguments, check_single_process
+from colmrl.training.callbacks import Metrics
+from colmrl.training.trainer import RetrieverTrainer, arguments, check_single_process
 
 log = logging.getLogger(__name__)
 
@@ -112,8 +113,9 @@ def _fit(
         args=arguments(config, folder, -(-len(dataset) // config.train.batch_size)),
         train_dataset=dataset,
         data_collator=Collator(model.inputs, positives),
-        callbacks=[MetricsFile(output / "metrics.jsonl")],
+        callbacks=[Metrics(output / "metrics.jsonl")],
     )
+    trainer.remove_callback(PrinterCallback)
     resume = get_last_checkpoint(str(folder)) if folder.is_dir() else None
     if resume:
         log.info("going on from %s", resume)
@@ -123,17 +125,15 @@ def _fit(
 def _check_same_run(config: Config, output: Path) -> None:
     """An interrupted run may only be gone on with as it was begun."""
     path = output / "config.yaml"
-    if not path.is_file():
-        return
-    before, now = yaml.safe_load(path.read_text()), to_dict(config)
-    changed = [
-        f"{name}.{key}" if isinstance(value, dict) else name
-        for name, value in now.items()
-        for key in (value if isinstance(value, dict) else [name])
-        if (before.get(name, {}).get(key) != value[key] if isinstance(value, dict) else before.get(name) != value)
-    ]
+    changed = changed_keys(path, config) if path.is_file() else []
     if changed:
         raise InputError(f"{output}: an unfinished run with other {', '.join(changed)}: choose another --output")
+
+
+def changed_keys(path: Path, config: Config) -> list[str]:
+    """The dotted keys in which `config` differs from the one saved at `path`."""
+    before, now = flat(yaml.safe_load(path.read_text())), flat(to_dict(config))
+    return [key for key in now if before.get(key) != now[key]]
 
 
 def _start_folder(config: Config, output: Path) -> None:

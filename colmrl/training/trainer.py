@@ -1,7 +1,6 @@
 """transformers.Trainer with our loss, our checkpoints and a metrics.jsonl; everything else is the library's."""
 
-import json
-import logging
+import os
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -9,14 +8,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from colmrl.config import Config
 from colmrl.errors import InputError
 from colmrl.losses.matryoshka import multi_losses, single_losses, total
 from colmrl.models.retriever import Embeddings, Retriever
 
-log = logging.getLogger(__name__)
 _WEIGHTS = "trainable.safetensors"
 
 
@@ -58,24 +56,6 @@ class RetrieverTrainer(Trainer):
         weights = load_file(Path(resume_from_checkpoint) / _WEIGHTS)
         _, unexpected = (model or self.model).load_state_dict(weights, strict=False)
         assert not unexpected, unexpected
-
-
-class MetricsFile(TrainerCallback):
-    """Every log of the trainer as a line of metrics.jsonl."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": state.global_step, **(logs or {})}) + "\n")
 
 
 def batch_losses(
@@ -136,13 +116,11 @@ def arguments(config: Config, folder: Path, steps_an_epoch: int) -> TrainingArgu
         remove_unused_columns=False,
         label_names=[],
         report_to="none",
-        disable_tqdm=False,
+        disable_tqdm=True,  # callbacks.Progress shows how far it is
     )
 
 
 def check_single_process() -> None:
     """Negatives are not gathered across processes yet, so several would silently train on smaller batches."""
-    import os
-
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("WORLD_SIZE > 1: train.py runs in one process so far: start it with python, not torchrun")

@@ -1,0 +1,1 @@
+"""The command line. Each stage is a module with a typer app; heavy libraries are imported inside the commands."""

@@ -1,0 +1,76 @@
+"""What every command shares: flags with dashes or underscores, one line for wrong input, the table that is shown."""
+
+import functools
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import typer
+
+from colmrl.config import Config, load_config
+from colmrl.errors import InputError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+SETTINGS = {"token_normalize_func": lambda name: name.replace("_", "-"), "help_option_names": ["-h", "--help"]}
+
+ConfigFile = Annotated[str | None, typer.Option("--config", "-c", help="A YAML file, or the name of a recipe.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Any other setting, e.g. train.epochs=2.")
+]
+Strict = Annotated[bool | None, typer.Option(help="Stop at a bad line of data, or skip, count and report it.")]
+Gpu = Annotated[bool | None, typer.Option(help="Search on the GPU where there is one.")]
+Seed = Annotated[int | None, typer.Option(help="The seed of everything that is drawn.")]
+
+
+def app(help_text: str) -> typer.Typer:
+    return typer.Typer(
+        help=help_text, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True
+    )
+
+
+def friendly(command: Callable[P, R]) -> Callable[P, R]:
+    """Wrong input is one line on standard error and exit code 2; anything else keeps its traceback."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        _quiet()
+        try:
+            return command(*args, **kwargs)
+        except InputError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from None
+
+    return run
+
+
+def configured(config: str | None, overrides: Sequence[str] | None, flags: dict[str, Any]) -> Config:
+    """The configuration; a flag that was given wins over the file, `section.key=value` over both."""
+    given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
+    return load_config(config, [*given, *(overrides or [])])
+
+
+def show_table(lines: Sequence[Sequence[str]]) -> None:
+    """A header and rows, on standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*lines[0])
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for line in lines[1:]:
+        table.add_row(*line)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _quiet() -> None:
+    """Our own log, and of the libraries' only what is wrong."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
+    logging.getLogger("colmrl").setLevel(logging.INFO)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -1,0 +1,17 @@
+"""The `colmrl` command: the four scripts' stages, and what stands around them."""
+
+from colmrl.cli.common import SETTINGS, app
+from colmrl.cli.encode import encode
+from colmrl.cli.evaluate import evaluate
+from colmrl.cli.loop import loop
+from colmrl.cli.mine import mine
+from colmrl.cli.prepare import prepare_app
+from colmrl.cli.train import train
+
+main_app = app("Train a vision-language retriever, encode, mine, judge, and choose what each answer may cost.")
+main_app.command(context_settings=SETTINGS)(train)
+main_app.command(context_settings=SETTINGS)(encode)
+main_app.command(context_settings=SETTINGS)(mine)
+main_app.command("eval", context_settings=SETTINGS)(evaluate)
+main_app.command(context_settings=SETTINGS)(loop)
+main_app.add_typer(prepare_app, name="prepare")

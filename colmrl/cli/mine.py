@@ -1,0 +1,41 @@
+"""python mine.py --store DIR --view single@64"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from colmrl.cli.common import SETTINGS, ConfigFile, Gpu, Overrides, Seed, app, configured, friendly
+
+mine_app = app("Mine hard negatives from a store, and write triples to train on.")
+
+
+@mine_app.command(context_settings=SETTINGS)
+@friendly
+def mine(
+    store: Annotated[str, typer.Option(help="The folder that encode.py wrote.")],
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    view: Annotated[str | None, typer.Option(help="What to search with, e.g. single@64; else the largest.")] = None,
+    k: Annotated[int | None, typer.Option(help="How deep to search.")] = None,
+    negatives: Annotated[int | None, typer.Option(help="Negatives to keep, at most, a pair.")] = None,
+    split: Annotated[str | None, typer.Option(help="The qrels whose queries are mined for; else train.")] = None,
+    out: Annotated[str | None, typer.Option(help="The triples; by default beside the store.")] = None,
+    data: Annotated[str | None, typer.Option(help="The data folder; else where the store was encoded from.")] = None,
+    seed: Seed = None,
+    gpu: Gpu = None,
+) -> None:
+    """Known positives are never negatives; what scores close to the positive is left out."""
+    flags = {
+        "mine.view": view,
+        "mine.k": k,
+        "mine.negatives": negatives,
+        "data.train_split": split,
+        "data.path": data,
+        "seed": seed,
+        "mine.gpu": gpu,
+    }
+    settings = configured(config, overrides, flags)
+    from colmrl.mining import mine as run
+
+    typer.echo(run(settings, store, out or Path(store).parent / "triples.jsonl"))

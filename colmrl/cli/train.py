@@ -1,0 +1,42 @@
+"""python train.py --config RECIPE [FLAGS] [section.key=value …]"""
+
+from typing import Annotated
+
+import typer
+
+from colmrl.cli.common import SETTINGS, ConfigFile, Overrides, Seed, Strict, app, configured, friendly
+
+train_app = app("Train both heads and, as the recipe says, LoRA adapters or the whole backbone.")
+
+
+@train_app.command(context_settings=SETTINGS)
+@friendly
+def train(
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    output: Annotated[str | None, typer.Option(help="Run folder; OUTPUT/checkpoint is what is trained.")] = None,
+    data: Annotated[str | None, typer.Option(help="Folder with corpus.jsonl, queries.jsonl, qrels/.")] = None,
+    triples: Annotated[str | None, typer.Option(help='JSONL of {"query", "pos", "negs"}, e.g. from mine.py.')] = None,
+    root: Annotated[str | None, typer.Option(help="Where the triples' relative picture paths start.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the examples.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Queries a step.")] = None,
+    lora: Annotated[bool, typer.Option("--lora", help="Train LoRA adapters rather than the whole backbone.")] = False,
+    seed: Seed = None,
+    strict: Strict = None,
+) -> None:
+    """Train on the qrels' pairs, or on triples with hard negatives; writes OUTPUT/checkpoint."""
+    flags = {
+        "output": output,
+        "data.path": data,
+        "data.triples": triples,
+        "data.root": root,
+        "train.epochs": epochs,
+        "train.batch_size": batch_size,
+        "model.tuning": "lora" if lora else None,
+        "seed": seed,
+        "data.strict": strict,
+    }
+    settings = configured(config, overrides, flags)
+    from colmrl.training.run import train as run
+
+    typer.echo(run(settings))

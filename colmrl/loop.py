@@ -1,0 +1,135 @@
+"""Rounds of train → encode → mine → retrain, judged after each; what is already done is skipped.
+
+    round-0/   the untrained (or zero-shot) model        checkpoint/ store/ results.json
+    round-1/   trained on pairs                          … and mining-store/ triples.jsonl
+    round-2/   trained on, with what round 1 mined       …
+    config.yaml environment.json results.json report.md frontier.png
+"""
+
+import json
+import logging
+import time
+from pathlib import Path
+
+from colmrl import provenance
+from colmrl.config import Config, replace, save_config
+from colmrl.data.sample import write_sample
+from colmrl.encoding import encode
+from colmrl.errors import InputError
+from colmrl.evaluation.report import write_report
+from colmrl.evaluation.run import Row, chosen_views, judge, read_results, write_results
+from colmrl.mining import mine, report_path
+from colmrl.models.retriever import fingerprint
+from colmrl.store import EmbeddingStore
+from colmrl.training.run import changed_keys, train
+
+log = logging.getLogger(__name__)
+
+# What may differ when a loop is gone on with: none of it changes what earlier stages wrote.
+_FREE = ("loop.rounds", "loop.round_learning_rates", "eval.", "device", "train.workers", "encode.workers", "train.log_steps")
+
+
+def loop(config: Config) -> list[Row]:
+    """Run the rounds that `config.loop` asks for into `config.output`; returns the rows of all rounds."""
+    start = time.monotonic()
+    output = Path(config.output)
+    _check_and_start(config, output)
+    _prepare(config, output)
+    rows: list[Row] = []
+    for number in range(config.loop.rounds + 1):
+        folder = output / f"round-{number}"
+        if not (folder / "checkpoint").exists():
+            log.info("round %d: training", number)
+            train(_round_config(config, number))
+        if 0 < number < config.loop.rounds:
+            _mine_round(config, folder)
+        rows += judge_round(config, number)
+    about = {"command": provenance.command(), "commit": provenance.commit(), "seed": config.seed}
+    documents, queries = (len(EmbeddingStore(output / "round-0/store" / kind)) for kind in ("documents", "queries"))
+    about |= {"documents": documents, "queries": queries, "seconds": time.monotonic() - start}
+    write_results(output / "results.json", rows, config.seed)
+    report = write_report(output, rows, about | {"unseen": config.data.eval_path is not None})
+    log.info("report: %s", report)
+    return rows
+
+
+def judge_round(config: Config, number: int) -> list[Row]:
+    """Encode a round's evaluation data and judge it, or read what was judged before with the same views."""
+    folder = Path(config.output) / f"round-{number}"
+    stamp, views = fingerprint(folder / "checkpoint"), [str(view) for view in chosen_views(config)]
+    path = folder / "results.json"
+    if path.is_file():
+        before = read_results(path)
+        if before.get("fingerprint") == stamp and before.get("views") == views:
+            return before["rows"]
+    data = config.data.eval_path or config.data.path
+    encode(config, folder / "checkpoint", data, folder / "store")
+    rows = judge(config, folder / "store", chosen_views(config), number)
+    write_results(path, rows, config.seed, fingerprint=stamp, views=views)
+    return rows
+
+
+def judge_untrained(config: Config) -> tuple[str, list[Row]]:
+    """Round 0 alone: the store and the rows of the recipe's model before any training."""
+    output = Path(config.output)
+    _check_and_start(config, output)
+    _prepare(config, output)
+    folder = output / "round-0"
+    if not (folder / "checkpoint").exists():
+        train(_round_config(config, 0))
+    return str(folder / "store"), judge_round(config, 0)
+
+
+def _mine_round(config: Config, folder: Path) -> None:
+    shared = config.data.eval_path in (None, config.data.path)  # one corpus: judged and mined from one store
+    store, triples = folder / ("store" if shared else "mining-store"), folder / "triples.jsonl"
+    encode(config, folder / "checkpoint", config.data.path, store)
+    if triples.exists():
+        report = report_path(triples)
+        if not report.is_file() or json.loads(report.read_text())["fingerprint"] != fingerprint(folder / "checkpoint"):
+            raise InputError(f"{triples}: was mined with another checkpoint than {folder}'s: remove it to mine again")
+        return
+    log.info("%s: mining", folder.name)
+    mine(config, store, triples)
+
+
+def _round_config(config: Config, number: int) -> Config:
+    output = Path(config.output)
+    folder = str(output / f"round-{number}")
+    if number == 0:
+        return replace(config, output=folder, train={"max_steps": 0, "negatives": 0}, data={"triples": None})
+    rates = config.loop.round_learning_rates
+    rate = rates[min(number, len(rates)) - 1] if rates else config.train.learning_rate
+    before = output / f"round-{number - 1}"
+    return replace(
+        config,
+        output=folder,
+        data={"triples": str(before / "triples.jsonl") if number > 1 else config.data.triples},
+        train={
+            "init_from": str(before / "checkpoint"),
+            "negatives": config.train.negatives if number > 1 or config.data.triples else 0,
+            "learning_rate": rate,
+        },
+    )
+
+
+def _prepare(config: Config, output: Path) -> None:
+    """The sample data and the tiny model, where the recipe asks for them and they are not there yet."""
+    if config.loop.sample and not (output / "data").exists():
+        write_sample(output / "data", config.seed)
+    if config.loop.tiny_model and not (output / "model").exists():
+        from colmrl.models.tiny import write_tiny_model
+
+        write_tiny_model(config.loop.tiny_model, output / "model", config.seed)
+
+
+def _check_and_start(config: Config, output: Path) -> None:
+    saved = output / "config.yaml"
+    if saved.is_file():
+        changed = [key for key in changed_keys(saved, config) if not key.startswith(_FREE)]
+        if changed:
+            raise InputError(f"{output}: holds a loop with other {', '.join(changed)}: choose another --output")
+    output.mkdir(parents=True, exist_ok=True)
+    save_config(config, saved)
+    environment = provenance.environment() | {"seed": config.seed}
+    (output / "environment.json").write_text(json.dumps(environment, indent=2))
