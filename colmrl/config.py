@@ -1,25 +1,17 @@
-"""The whole configuration: frozen dataclasses ← YAML ← `section.key=value`; a typo names the nearest key.
+"""The whole configuration, one frozen dataclass a section; `configure.load_config` fills it.
 
 Values are checked and converted by pydantic (so `1e-4`, which YAML reads as text, is a number where a number
 is due). `${output}` inside any text stands for the run folder.
 """
 
-import dataclasses
-import difflib
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
-
-from colmrl.errors import InputError
 
 _STRICT = ConfigDict(extra="forbid")
 Positive = Annotated[int, Field(gt=0)]
 Dims = tuple[Positive, ...]
-RECIPES = Path(__file__).parent / "recipes"
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -167,148 +159,3 @@ class Config:
     mine: MineConfig = MineConfig()
     eval: EvalConfig = EvalConfig()
     loop: LoopConfig = LoopConfig()
-
-
-_ADAPTER = TypeAdapter(Config)
-
-
-def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
-    """The configuration from a YAML file (or a recipe's bare name; None: all defaults) and `section.key=value`.
-
-    Raises InputError naming file, line, key, value and remedy.
-    """
-    source = _find_recipe(path) if path is not None else None
-    tree = _read_yaml(source) if source else {}
-    origins: dict[str, str] = {}  # dotted key → where it was said, for error messages
-    if source:
-        origins = _yaml_lines(source)
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise InputError(f"override {override!r}: not of the form section.key=value: write e.g. train.epochs=2")
-        try:
-            value = yaml.safe_load(text) if text else None
-        except yaml.YAMLError as error:
-            raise InputError(f"override {override!r}: value does not parse: quote it ({error})") from None
-        _assign(tree, key.split("."), value, override)
-        origins[key] = f"override {override!r}"
-    try:
-        config = _ADAPTER.validate_python(_interpolate(tree, str(tree.get("output") or Config.output)))
-    except ValidationError as error:
-        raise _explain(error, source, origins) from None
-    _check_heads(config)
-    return config
-
-
-def save_config(config: Config, path: str | Path) -> None:
-    Path(path).write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
-
-
-def to_dict(config: Config) -> dict[str, Any]:
-    """The configuration as plain JSON-like values."""
-    return _ADAPTER.dump_python(config, mode="json")
-
-
-def flat(tree: dict[str, Any]) -> dict[str, Any]:
-    """Dotted key → value, of a configuration as `to_dict` gives it."""
-    pairs: dict[str, Any] = {}
-    for name, value in tree.items():
-        pairs |= {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
-    return pairs
-
-
-def all_keys() -> list[str]:
-    """Every dotted key there is."""
-    return list(flat(to_dict(Config())))
-
-
-def replace(config: Config, **sections: Any) -> Config:
-    """A copy with other values: `replace(config, train={"epochs": 2}, output="…")`."""
-    changed = {
-        name: dataclasses.replace(getattr(config, name), **value) if isinstance(value, dict) else value
-        for name, value in sections.items()
-    }
-    return dataclasses.replace(config, **changed)
-
-
-def _find_recipe(path: str | Path) -> Path:
-    for candidate in (Path(path), RECIPES / f"{path}.yaml"):
-        if candidate.is_file():
-            return candidate
-    names = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
-    raise InputError(f"{path}: no such config: give a YAML file or one of the recipes: {names}")
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict):
-        raise InputError(f"{path}:1: a {type(tree).__name__}, not sections with keys: see {RECIPES}/demo.yaml")
-    return tree
-
-
-def _yaml_lines(path: Path) -> dict[str, str]:
-    """Dotted key → `file:line`."""
-    lines: dict[str, str] = {}
-
-    def walk(node: yaml.Node | None, prefix: str) -> None:
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                name = f"{prefix}{key.value}"
-                lines[name] = f"{path}:{key.start_mark.line + 1}"
-                walk(value, f"{name}.")
-
-    walk(yaml.compose(path.read_text(encoding="utf-8")), "")
-    return lines
-
-
-def _assign(tree: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
-    for key in keys[:-1]:
-        tree = tree.setdefault(key, {})
-        if not isinstance(tree, dict):
-            raise InputError(f"override {override!r}: {key} is a value, not a section: write {key}=…")
-    tree[keys[-1]] = value
-
-
-def _interpolate(value: Any, output: str) -> Any:
-    match value:
-        case str():
-            return value.replace("${output}", output)
-        case dict():
-            return {key: _interpolate(item, output) for key, item in value.items()}
-        case list():
-            return [_interpolate(item, output) for item in value]
-        case _:
-            return value
-
-
-def _explain(error: ValidationError, source: Path | None, origins: dict[str, str]) -> InputError:
-    first = error.errors()[0]
-    parts = [str(part) for part in first["loc"]]
-    key = ".".join(parts)
-    for n in range(len(parts), 0, -1):  # a list item has no line of its own: go up to the key that has
-        if ".".join(parts[:n]) in origins:
-            key = ".".join(parts[:n])
-            place = origins[key] + ": "
-            break
-    else:
-        inside = [place for name, place in origins.items() if name.startswith(f"{key}.")]
-        place = f"{inside[-1] if inside else source}: " if inside or source else ""
-    if first["type"] == "unexpected_keyword_argument":
-        nearest = difflib.get_close_matches(key, all_keys(), n=1, cutoff=0.5) or [
-            full for full in all_keys() if full.rpartition(".")[2] == key.rpartition(".")[2]
-        ]
-        section = [full for full in all_keys() if full.startswith(key.partition(".")[0] + ".")]
-        hint = f"did you mean {nearest[0]}?" if nearest else f"known keys: {', '.join(section or all_keys())}"
-        return InputError(f"{place}{key}: unknown key: {hint}")
-    return InputError(f"{place}{key}: {first['msg']}: got {first['input']!r}")
-
-
-def _check_heads(config: Config) -> None:
-    if not config.single.dims and not config.multi.dims:
-        raise InputError("single.dims, multi.dims: both empty: give at least one head its dims")
-    width = config.single.projection
-    if width and config.single.dims and max(config.single.dims) > width:
-        raise InputError(f"single.dims: {max(config.single.dims)} is more than single.projection={width}: lower it")

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +17,10 @@ from colmrl.data.records import Document, Query
 from colmrl.models.retriever import Embeddings, Retriever, fingerprint, read_description
 from colmrl.progress import track
 from colmrl.scoring import MultiVectors
-from colmrl.store import ArraySpec, Manifest, StoreWriter, arrays_for, as_view, order_hash, pool_records
+from colmrl.store import ArraySpec, Kind, Manifest, StoreWriter, arrays_for, as_view, order_hash, pool_records
 from colmrl.view import View, parse_views
 
 log = logging.getLogger(__name__)
-
-Kind = Literal["documents", "queries"]
 
 
 def encode(config: Config, checkpoint: str | Path, data: str | Path, out: str | Path) -> Path:
@@ -35,8 +33,9 @@ def encode(config: Config, checkpoint: str | Path, data: str | Path, out: str | 
     views = parse_views(config.encode.views)
     trained = read_description(checkpoint).trained
     stamp = fingerprint(checkpoint)
-    writers = {}
-    for kind, records in (("documents", documents), ("queries", queries)):
+    records_of: dict[Kind, Sequence[Document] | Sequence[Query]] = {"documents": documents, "queries": queries}
+    writers: dict[Kind, StoreWriter] = {}
+    for kind, records in records_of.items():
         ids = [record.id for record in records]
         manifest = Manifest(
             kind=kind,
@@ -56,7 +55,7 @@ def encode(config: Config, checkpoint: str | Path, data: str | Path, out: str | 
         writers[kind] = StoreWriter(out / kind, manifest, ids)
     if any(writer.missing() for writer in writers.values()):
         model = Retriever.load(checkpoint).to(device(config)).eval()
-        for kind, records in (("documents", documents), ("queries", queries)):
+        for kind, records in records_of.items():
             _encode_records(config, model, kind, records, writers[kind])
     log.info("store: %s (%d documents, %d queries)", out, len(documents), len(queries))
     return out

@@ -1,9 +1,9 @@
 """Rounds of train → encode → mine → retrain, judged after each; what is already done is skipped.
 
-    round-0/   the untrained (or zero-shot) model        checkpoint/ store/ results.json
-    round-1/   trained on pairs                          … and mining-store/ triples.jsonl
-    round-2/   trained on, with what round 1 mined       …
-    config.yaml environment.json results.json report.md frontier.png
+round-0/   the untrained (or zero-shot) model        checkpoint/ store/ results.json
+round-1/   trained on pairs                          … and mining-store/ triples.jsonl
+round-2/   trained on, with what round 1 mined       …
+config.yaml environment.json results.json report.md frontier.png
 """
 
 import json
@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 from colmrl import provenance
-from colmrl.config import Config, replace, save_config
+from colmrl.config import Config
+from colmrl.configure import replace, save_config
 from colmrl.data.sample import write_sample
 from colmrl.encoding import encode
 from colmrl.errors import InputError
@@ -26,7 +27,15 @@ from colmrl.training.run import changed_keys, train
 log = logging.getLogger(__name__)
 
 # What may differ when a loop is gone on with: none of it changes what earlier stages wrote.
-_FREE = ("loop.rounds", "loop.round_learning_rates", "eval.", "device", "train.workers", "encode.workers", "train.log_steps")
+_FREE = (
+    "loop.rounds",
+    "loop.round_learning_rates",
+    "eval.",
+    "device",
+    "train.workers",
+    "encode.workers",
+    "train.log_steps",
+)
 
 
 def loop(config: Config) -> list[Row]:

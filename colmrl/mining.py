@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from colmrl import provenance
-from colmrl.config import Config, to_dict
+from colmrl.config import Config
+from colmrl.configure import to_dict
 from colmrl.data.beir import read_corpus, read_qrels, read_queries
 from colmrl.data.records import Qrels, Triple, relevant
 from colmrl.data.triples import write_triples

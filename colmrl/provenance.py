@@ -8,7 +8,18 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-_PACKAGES = ("colmrl", "torch", "transformers", "peft", "accelerate", "faiss-cpu", "faiss-gpu", "mteb", "numpy", "pillow")
+_PACKAGES = (
+    "colmrl",
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "faiss-cpu",
+    "faiss-gpu",
+    "mteb",
+    "numpy",
+    "pillow",
+)
 
 
 def command() -> str:

@@ -12,6 +12,7 @@ missing. Everything is memory-mapped; views are read a shard at a time.
 """
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,8 @@ from colmrl.errors import InputError
 from colmrl.pooling import pool_tokens
 from colmrl.scoring import MultiVectors
 from colmrl.view import Head, Precision, TrainedViews, View
+
+Kind = Literal["documents", "queries"]
 
 FORMAT = 1
 DTYPES = {"fp32": np.float32, "fp16": np.float16}
@@ -50,7 +53,7 @@ class ArraySpec:
 class Manifest:
     """What made a store. `fingerprint` is the checkpoint's, `order_hash` the ids' in their order."""
 
-    kind: Literal["documents", "queries"]
+    kind: Kind
     fingerprint: str
     checkpoint: str
     data: str
@@ -83,7 +86,7 @@ def order_hash(ids: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:32]
 
 
-def arrays_for(views: Sequence[View], trained: TrainedViews, kind: Literal["documents", "queries"]) -> list[ArraySpec]:
+def arrays_for(views: Sequence[View], trained: TrainedViews, kind: Kind) -> list[ArraySpec]:
     """The arrays that serve these views (none: every head in full). Queries always keep all their vectors."""
     for view in views:
         trained.check(view)
@@ -194,7 +197,9 @@ class EmbeddingStore:
         if view.vectors and self.manifest.kind == "documents":
             most = max(int(np.diff(self._offsets(spec, shard)).max()) for shard in range(self.manifest.shards))
             if spec.vectors is None and view.vectors > most:
-                raise InputError(f"view {str(view)!r}: no document has more than {most} vectors: ask for x{most} or less")
+                raise InputError(
+                    f"view {str(view)!r}: no document has more than {most} vectors: ask for x{most} or less"
+                )
         return spec
 
     def vectors_per_record(self, view: View) -> float:
@@ -250,7 +255,7 @@ def pool_records(vectors: np.ndarray, offsets: np.ndarray, budget: int) -> tuple
     """Each record's vectors pooled to the budget; new vectors and offsets."""
     pooled = [
         pool_tokens(np.asarray(vectors[start:stop], dtype=np.float32), budget)
-        for start, stop in zip(offsets[:-1], offsets[1:], strict=True)
+        for start, stop in itertools.pairwise(offsets)
     ]
     return np.concatenate(pooled), np.concatenate([[0], np.cumsum([len(p) for p in pooled])]).astype(np.int64)
 

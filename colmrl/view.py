@@ -39,9 +39,7 @@ class View:
         head, dim, vectors, precision = match.groups()
         if head == "single" and vectors is not None:
             raise InputError(f"view {text!r}: the single head has one vector: drop x{vectors}, or use multi@")
-        return cls(
-            cast(Head, head), int(dim), int(vectors) if vectors else None, cast(Precision, precision or "fp32")
-        )
+        return cls(cast(Head, head), int(dim), int(vectors) if vectors else None, cast(Precision, precision or "fp32"))
 
     def __str__(self) -> str:
         vectors = f"x{self.vectors}" if self.vectors else ""

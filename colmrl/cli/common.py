@@ -5,12 +5,14 @@ import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
 
-from colmrl.config import Config, load_config
+from colmrl.config import Config
+from colmrl.configure import load_config
 from colmrl.errors import InputError
 
 P = ParamSpec("P")
@@ -29,7 +31,11 @@ Seed = Annotated[int | None, typer.Option(help="The seed of everything that is d
 
 def app(help_text: str) -> typer.Typer:
     return typer.Typer(
-        help=help_text, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True
+        help=help_text,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        no_args_is_help=True,
     )
 
 
@@ -71,6 +77,7 @@ def _quiet() -> None:
     """Our own log, and of the libraries' only what is wrong."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     logging.getLogger("colmrl").setLevel(logging.INFO)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

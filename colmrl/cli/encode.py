@@ -18,7 +18,9 @@ def encode(
     overrides: Overrides = None,
     config: ConfigFile = None,
     out: Annotated[str | None, typer.Option(help="The store; by default beside the checkpoint.")] = None,
-    views: Annotated[str | None, typer.Option(help="What to keep, e.g. single@64,multi@64x16; else everything.")] = None,
+    views: Annotated[
+        str | None, typer.Option(help="What to keep, e.g. single@64,multi@64x16; else everything.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Records a forward pass.")] = None,
     strict: Strict = None,
 ) -> None:

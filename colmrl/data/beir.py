@@ -65,7 +65,7 @@ def read_qrels(
     skipped = 0
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
-            if number == 1 and line.startswith("query-id") or not line.strip():
+            if (number == 1 and line.startswith("query-id")) or not line.strip():
                 continue
             try:
                 query_id, document_id, grade = _judgement(path, number, line, query_ids, document_ids)
@@ -134,9 +134,7 @@ def _images(row: Row, folder: Path) -> tuple[str, ...]:
     return paths
 
 
-def _judgement(
-    path: Path, number: int, line: str, query_ids: set[str], document_ids: set[str]
-) -> tuple[str, str, int]:
+def _judgement(path: Path, number: int, line: str, query_ids: set[str], document_ids: set[str]) -> tuple[str, str, int]:
     fields = line.rstrip("\r\n").split("\t")
     if len(fields) != 3:
         raise located(path, number, "line", f"{len(fields)} fields", "write query-id<TAB>corpus-id<TAB>score")

@@ -64,7 +64,9 @@ def frontier_png(path: Path, rows: Sequence[Row], title: str) -> None:
                 linestyle="-" if precision in ("fp32", "fp16") else ":",
                 color=_COLOURS[head],
                 alpha=strength,
-                label=f"round {round_name(number)} {head}" if vectors is None and precision in ("fp32", "fp16") else None,
+                label=f"round {round_name(number)} {head}"
+                if vectors is None and precision in ("fp32", "fp16")
+                else None,
             )
             if number == rounds[-1]:
                 for cost, quality, view in points:
@@ -85,8 +87,9 @@ def write_report(folder: Path, rows: Sequence[Row], about: dict[str, Any]) -> Pa
         f"`{about['command']}`, commit {about['commit']}, seed {about['seed']}, {about['seconds']:.0f} s in this call.",
         "",
         f"{about['documents']} documents and {about['queries']} queries that training never saw; a random order "
-        f"would have Recall@1 {1 / about['documents']:.4f}." if about["unseen"] else
-        f"{about['documents']} documents, {about['queries']} queries.",
+        f"would have Recall@1 {1 / about['documents']:.4f}."
+        if about["unseen"]
+        else f"{about['documents']} documents, {about['queries']} queries.",
         "",
         markdown_table(table_lines(rows)),
         "",

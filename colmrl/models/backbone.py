@@ -5,11 +5,12 @@ AutoModel (no LM head, so no logits) and the family's own processor and chat tem
 torchvision, which has no CPU build: processors are loaded without theirs.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,14 +18,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES  # pyright: ignore[reportPrivateImportUsage]
 from transformers.utils import logging as transformers_logging
 
 from colmrl.config import LoraConfig
 from colmrl.errors import InputError
 
 log = logging.getLogger(__name__)
-transformers_logging.disable_progress_bar()  # of reading and writing weights; downloads keep theirs
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -43,9 +43,20 @@ _NEEDS_TOKEN_TYPES = frozenset({"qwen2_vl", "qwen2_5_vl", "qwen3_vl"})
 _RIGHT_PADDING_ONLY = frozenset({"bert"})
 
 
+@contextlib.contextmanager
+def no_bars(local: bool = True) -> Iterator[None]:
+    """Without the library's progress bars, which flash for every small file; a download (not local) keeps its own."""
+    if local:
+        transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.enable_progress_bar()
+
+
 def processor_class(family: str) -> type:
     """The family's processor class with no video processor, so that it works where torchvision is absent."""
-    base = getattr(importlib.import_module("transformers"), PROCESSOR_MAPPING_NAMES[family])
+    base = getattr(importlib.import_module("transformers"), str(PROCESSOR_MAPPING_NAMES[family]))
     takes_sequence_length = family == "internvl"
 
     def init(self: Any, image_processor: Any = None, tokenizer: Any = None, chat_template: Any = None, **kw: Any):
@@ -126,7 +137,8 @@ class Backbone(nn.Module):
         """Weights from a folder or hub id; sdpa attention. Raises InputError where there are none."""
         _read_config(source)
         try:
-            model = AutoModel.from_pretrained(source, dtype=DTYPES[dtype], attn_implementation="sdpa")
+            with no_bars(local=Path(source).is_dir()):
+                model = AutoModel.from_pretrained(source, dtype=DTYPES[dtype], attn_implementation="sdpa")
         except (OSError, ValueError) as error:
             raise InputError(f"model.backbone: {source!r}: {str(error).strip().splitlines()[0]}") from None
         return cls(model, source)
@@ -158,9 +170,7 @@ class Backbone(nn.Module):
         self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.model.enable_input_require_grads()
 
-    def forward(
-        self, inputs: Mapping[str, Tensor]
-    ) -> tuple[Float[Tensor, "b n hidden"], Bool[Tensor, "b n"]]:
+    def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Float[Tensor, "b n hidden"], Bool[Tensor, "b n"]]:
         """Last hidden states, and which positions hold a token rather than padding."""
         if "pixel_values" in inputs and self.family in _NEEDS_TOKEN_TYPES:
             assert "mm_token_type_ids" in inputs, f"{self.family} needs mm_token_type_ids with pictures"

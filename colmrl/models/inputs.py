@@ -49,7 +49,9 @@ class InputBuilder:
             if not text and not images:
                 raise InputError(f"{name}: nothing left of it under model.document_fields: name text, image or both")
             if images and not self.sees_pictures:
-                raise InputError(f"{name}: has a picture, but the backbone reads text only: model.document_fields=[text]")
+                raise InputError(
+                    f"{name}: has a picture, but the backbone reads text only: model.document_fields=[text]"
+                )
         if self.sees_pictures:
             return self._with_template(records, limit)
         texts = [prompt.replace("{text}", text) for prompt, text, _, _ in records]

@@ -1,9 +1,9 @@
 """The retriever: one forward pass of the backbone, both heads on it; and its checkpoint folder.
 
-    colmrl.json         what it is: model, heads, prompts, pixel budget, where the base weights come from
-    heads.safetensors   both heads
-    backbone/           all weights (tuning: full), or adapter/ (lora), or neither (frozen)
-    processor/          tokenizer, image processor, chat template
+colmrl.json         what it is: model, heads, prompts, pixel budget, where the base weights come from
+heads.safetensors   both heads
+backbone/           all weights (tuning: full), or adapter/ (lora), or neither (frozen)
+processor/          tokenizer, image processor, chat template
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from colmrl.config import Config, LoraConfig, ModelConfig, MultiConfig, SingleConfig
 from colmrl.errors import InputError
-from colmrl.models.backbone import Backbone, load_processor
+from colmrl.models.backbone import Backbone, load_processor, no_bars
 from colmrl.models.heads import MultiHead, SingleHead
 from colmrl.models.inputs import InputBuilder
 from colmrl.scoring import MultiVectors
@@ -122,13 +122,10 @@ class Retriever(nn.Module):
         partial = folder.with_name(folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        match self.description.model.tuning:
-            case "full":
-                self.backbone.model.save_pretrained(partial / "backbone")
-            case "lora":
-                self.backbone.model.save_pretrained(partial / "adapter")
-            case "frozen":
-                pass
+        part = {"full": "backbone", "lora": "adapter", "frozen": None}[self.description.model.tuning]
+        if part:
+            with no_bars():
+                self.backbone.model.save_pretrained(partial / part)
         heads = {name: t for name, t in self.state_dict().items() if not name.startswith("backbone.")}
         save_file({name: tensor.contiguous() for name, tensor in heads.items()}, partial / "heads.safetensors")
         self.inputs.processor.save_pretrained(partial / "processor")
@@ -160,7 +157,9 @@ def read_description(folder: Path) -> Description:
     try:
         description = _DESCRIPTION.validate_json(path.read_bytes())
     except ValueError as error:
-        raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())}: write the checkpoint again") from None
+        raise InputError(
+            f"{path}: cannot be read: {' '.join(str(error).split())}: write the checkpoint again"
+        ) from None
     if description.format != FORMAT:
         raise InputError(f"{path}: format: {description.format} is not {FORMAT}: use the colmrl that wrote it")
     return description

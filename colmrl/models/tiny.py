@@ -20,7 +20,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from colmrl.data.sample import vocabulary
 from colmrl.errors import InputError
-from colmrl.models.backbone import processor_class
+from colmrl.models.backbone import no_bars, processor_class
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,8 @@ def write_tiny_model(family: str, out: str | Path, seed: int = 0) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModel.from_config(_config(family, tokenizer))
-    model.save_pretrained(partial)
+    with no_bars():
+        model.save_pretrained(partial)
     (_processor(family, tokenizer) or tokenizer).save_pretrained(partial)
     partial.rename(out)
     log.info("wrote a random %s of %.2f M parameters to %s", family, model.num_parameters() / 1e6, out)
@@ -88,7 +89,13 @@ def _config(family: str, tokenizer: PreTrainedTokenizerBase) -> Any:
         "vision_start_token_id": token("<|vision_start|>"),
         "vision_end_token_id": token("<|vision_end|>"),
     }
-    vision = {"initializer_range": _VISION_WIDTH**-0.5, "depth": _VISION_LAYERS, "num_heads": 4, "patch_size": _PATCH, "spatial_merge_size": 2}
+    vision = {
+        "initializer_range": _VISION_WIDTH**-0.5,
+        "depth": _VISION_LAYERS,
+        "num_heads": 4,
+        "patch_size": _PATCH,
+        "spatial_merge_size": 2,
+    }
     match family:
         case "qwen2_vl":
             vision |= {"embed_dim": _VISION_WIDTH, "hidden_size": _WIDTH, "mlp_ratio": 2}
@@ -140,7 +147,7 @@ def _bpe_tokenizer(family: str) -> PreTrainedTokenizerBase:
     }
     built = Qwen2Tokenizer(
         vocab=state["vocab"],
-        merges=[tuple(merge) for merge in state["merges"]],
+        merges=[tuple(merge) for merge in state["merges"]],  # pyright: ignore[reportArgumentType]
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         padding_side="left",

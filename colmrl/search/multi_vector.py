@@ -12,9 +12,7 @@ from colmrl.view import View
 _QUERIES = 32  # a block: its vectors and one document stay in cache
 
 
-def search_multi(
-    queries: EmbeddingStore, documents: EmbeddingStore, view: View, k: int, gpu: bool = False
-) -> Ranking:
+def search_multi(queries: EmbeddingStore, documents: EmbeddingStore, view: View, k: int, gpu: bool = False) -> Ranking:
     """Exact search; on the GPU where `gpu` is set and there is one. Memory: one shard and the best k so far."""
     device = "cuda" if gpu and torch.cuda.is_available() else "cpu"
     blocks = [

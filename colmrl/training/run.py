@@ -12,7 +12,8 @@ from transformers import PrinterCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from colmrl import provenance
-from colmrl.config import Config, flat, save_config, to_dict
+from colmrl.config import Config
+from colmrl.configure import flat, save_config, to_dict
 from colmrl.data.beir import pair_examples, read_corpus, read_qrels, read_queries, triple_examples
 from colmrl.data.records import Example, relevant
 from colmrl.data.triples import has_ids, read_self_contained, read_triples

@@ -13,7 +13,7 @@ from transformers import Trainer, TrainingArguments
 from colmrl.config import Config
 from colmrl.errors import InputError
 from colmrl.losses.matryoshka import multi_losses, single_losses, total
-from colmrl.models.retriever import Embeddings, Retriever
+from colmrl.models.retriever import Embeddings
 
 _WEIGHTS = "trainable.safetensors"
 
@@ -34,7 +34,9 @@ class RetrieverTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        losses = batch_losses(self.config, model(inputs["queries"]), model(inputs["documents"]), inputs["known_positive"])
+        losses = batch_losses(
+            self.config, model(inputs["queries"]), model(inputs["documents"]), inputs["known_positive"]
+        )
         for name, loss in losses.items():
             self._losses[f"loss_{name}"].append(loss.item())
         return (total(losses), {}) if return_outputs else total(losses)
@@ -49,12 +51,15 @@ class RetrieverTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
+        assert self.model is not None
         trained = {name: p.detach().contiguous() for name, p in self.model.named_parameters() if p.requires_grad}
         save_file(trained, folder / _WEIGHTS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         weights = load_file(Path(resume_from_checkpoint) / _WEIGHTS)
-        _, unexpected = (model or self.model).load_state_dict(weights, strict=False)
+        target = model or self.model
+        assert target is not None
+        _, unexpected = target.load_state_dict(weights, strict=False)
         assert not unexpected, unexpected
 
 

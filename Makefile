@@ -1,0 +1,20 @@
+# The README's two commands. Each makes .venv where there is none, and installs requirements.txt into it.
+PYTHON ?= python3
+
+.PHONY: demo test install
+demo: install
+	.venv/bin/colmrl loop --config demo
+
+test: install
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pyright
+	.venv/bin/pytest
+
+install: .venv/installed
+
+.venv/installed: requirements.txt pyproject.toml
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@

@@ -1,0 +1,86 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from colmrl.scoring import MultiVectors, _best_in_blocks, maxsim, truncate
+
+
+def items(counts, dim, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return [F.normalize(torch.randn(count, dim, generator=generator, dtype=torch.float64), dim=-1) for count in counts]
+
+
+def naive_maxsim(queries, documents):
+    """Three loops, as ColBERT's formula reads; the mean over query vectors."""
+    scores = torch.zeros(len(queries), len(documents), dtype=torch.float64)
+    for i, query in enumerate(queries):
+        for j, document in enumerate(documents):
+            total = 0.0
+            for vector in query:
+                total += max(float(vector @ other) for other in document)
+            scores[i, j] = total / len(query)
+    return scores
+
+
+counts = st.lists(st.integers(1, 6), min_size=1, max_size=5)
+
+
+@settings(deadline=None, max_examples=40)
+@given(counts, counts, st.integers(1, 8), st.integers(0, 99))
+def test_maxsim_equals_the_naive_triple_loop(query_counts, document_counts, dim, seed):
+    queries, documents = items(query_counts, dim, seed), items(document_counts, dim, seed + 100)
+    expected = naive_maxsim(queries, documents)
+    packed = MultiVectors.pack(queries), MultiVectors.pack(documents)
+    assert torch.allclose(maxsim(*packed), expected)
+    blocks = _best_in_blocks(packed[0].vectors, packed[1])  # the GPU's path
+    assert torch.allclose(blocks, torch.stack([(d @ packed[0].vectors.T).amax(0) for d in documents]))
+
+
+def test_padding_does_not_change_maxsim_even_where_every_similarity_is_negative():
+    query = MultiVectors.pack([torch.tensor([[1.0, 0.0]])])
+    short, long = torch.tensor([[-1.0, 0.0]]), torch.tensor([[-0.6, 0.8], [-0.8, 0.6]])
+    documents = MultiVectors.pack([short, long])
+    assert maxsim(query, documents).tolist() == [[-1.0, pytest.approx(-0.6)]]
+    assert _best_in_blocks(query.vectors, documents)[:, 0].tolist() == [-1.0, pytest.approx(-0.6)]
+
+
+def test_maxsim_of_small_blocks_equals_one_block(monkeypatch):
+    queries, documents = MultiVectors.pack(items([3, 1], 4, 0)), MultiVectors.pack(items([5, 2, 7, 1], 4, 1))
+    whole = _best_in_blocks(queries.vectors, documents)
+    monkeypatch.setattr("colmrl.scoring._BLOCK_BYTES", 1)
+    assert torch.allclose(_best_in_blocks(queries.vectors, documents), whole)
+
+
+def test_the_gradient_of_maxsim_equals_the_naive_one():
+    def gradients(score):
+        leaves = [item.requires_grad_() for item in items([2, 3], 4, 0) + items([3, 1, 4], 4, 1)]
+        score(leaves[:2], leaves[2:]).pow(2).sum().backward()
+        return [leaf.grad for leaf in leaves]
+
+    def naive(queries, documents):
+        rows = [torch.stack([(q @ d.T).max(1).values.mean() for d in documents]) for q in queries]
+        return torch.stack(rows)
+
+    ours = gradients(lambda q, d: maxsim(MultiVectors.pack(q), MultiVectors.pack(d)))
+    for mine, theirs in zip(ours, gradients(naive), strict=True):
+        assert torch.allclose(mine, theirs)
+
+
+def test_an_item_without_vectors_is_refused():
+    with pytest.raises(AssertionError, match="without vectors"):
+        MultiVectors(torch.zeros(2, 3), torch.tensor([0, 2, 2]))
+
+
+def test_slices_and_packs_agree():
+    parts = items([2, 1, 3], 4, 0)
+    packed = MultiVectors.pack(parts)
+    assert all(torch.equal(a, b) for a, b in zip(packed.slice(1, 3).unpack(), parts[1:], strict=True))
+
+
+def test_truncated_vectors_are_unit_prefixes():
+    vectors = torch.randn(3, 8)
+    cut = truncate(vectors, 5)
+    assert torch.allclose(cut.norm(dim=1), torch.ones(3))
+    assert torch.allclose(F.cosine_similarity(cut, vectors[:, :5]), torch.ones(3))
