@@ -21,6 +21,7 @@ from colmrl.evaluation.report import write_report
 from colmrl.evaluation.run import Row, chosen_views, judge, read_results, write_results
 from colmrl.mining import mine, report_path
 from colmrl.models.retriever import fingerprint
+from colmrl.models.tiny import write_tiny_model
 from colmrl.store import EmbeddingStore
 from colmrl.training.run import changed_keys, train
 
@@ -124,12 +125,10 @@ def _round_config(config: Config, number: int) -> Config:
 
 def _prepare(config: Config, output: Path) -> None:
     """The sample data and the tiny model, where the recipe asks for them and they are not there yet."""
+    if config.loop.tiny_model and not (output / "model").exists():
+        write_tiny_model(config.loop.tiny_model, output / "model", config.seed)
     if config.loop.sample and not (output / "data").exists():
         write_sample(output / "data", config.seed)
-    if config.loop.tiny_model and not (output / "model").exists():
-        from colmrl.models.tiny import write_tiny_model
-
-        write_tiny_model(config.loop.tiny_model, output / "model", config.seed)
 
 
 def _check_and_start(config: Config, output: Path) -> None:

@@ -136,7 +136,7 @@ class StoreWriter:
                 vectors = np.load(path, mmap_mode="r")
                 if spec.head == "multi" and np.load(path.with_suffix(".offsets.npy"))[-1] != len(vectors):
                     return False
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError):
             return False
         return True
 

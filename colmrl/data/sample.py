@@ -36,6 +36,7 @@ PLACES = ("top left", "top right", "bottom left", "bottom right")
 SIZE, SCALE = 64, 4  # pixels a side; drawn SCALE times larger, then reduced, for smooth edges
 FAMILY_SIZE = 8
 
+Named = tuple[int, str, str]  # place, colour, shape
 Objects = tuple[tuple[str, str], ...]  # (colour, shape) of each place
 
 
@@ -77,11 +78,6 @@ def write_sample(
     return out
 
 
-def is_true(caption: tuple[tuple[int, str, str], ...], picture: Picture) -> bool:
-    """Whether every (place, colour, shape) that the caption names is in the picture."""
-    return all(picture.objects[place] == (colour, shape) for place, colour, shape in caption)
-
-
 def _family(name: str, rng: random.Random, used: set[tuple[frozenset[str], tuple[str, ...]]]) -> list[Picture]:
     while True:
         colours = tuple(rng.sample(list(COLOURS), 4))
@@ -94,16 +90,16 @@ def _family(name: str, rng: random.Random, used: set[tuple[frozenset[str], tuple
 
 
 def _caption(
-    picture: Picture, pictures: list[Picture], alone: bool, taken: set[str], rng: random.Random
+    picture: Picture, shown: dict[Named, set[str]], alone: bool, taken: set[str], rng: random.Random
 ) -> tuple[str, list[str]]:
     """A caption not seen before, in any order of its objects, and the ids of all pictures that it is true of
     (`alone`: just the one)."""
     while True:
         places = rng.sample(range(4), rng.choice((2, 3)))
-        named = tuple((place, *picture.objects[place]) for place in places)
+        named = [(place, *picture.objects[place]) for place in places]
         phrases = [f"{colour} {shape} {PLACES[place]}" for place, colour, shape in named]
         key = " and ".join(sorted(phrases))
-        answers = [p.id for p in pictures if is_true(named, p)]
+        answers = sorted(set.intersection(*(shown[one] for one in named)))
         if key not in taken and (len(answers) == 1 or not alone):
             taken.add(key)
             return " and ".join(phrases), answers
@@ -120,10 +116,14 @@ def _write_split(
         for p in pictures:
             row = {"_id": p.id, "image": f"images/{p.id}.png", "meta": {"family": p.family, "objects": p.objects}}
             corpus.write(json.dumps(row) + "\n")
+    shown: dict[Named, set[str]] = {}  # what a caption can name → the pictures that show it
+    for picture in pictures:
+        for place, (colour, shape) in enumerate(picture.objects):
+            shown.setdefault((place, colour, shape), set()).add(picture.id)
     with (folder / "queries.jsonl").open("w") as queries, (folder / "qrels" / f"{split}.tsv").open("w") as qrels:
         qrels.write("query-id\tcorpus-id\tscore\n")
         for number, picture in enumerate(p for p in pictures for _ in range(captions)):
-            text, answers = _caption(picture, pictures, split == "test", taken, rng)
+            text, answers = _caption(picture, shown, split == "test", taken, rng)
             queries.write(json.dumps({"_id": f"{split}-q{number}", "text": text}) + "\n")
             qrels.writelines(f"{split}-q{number}\t{answer}\t1\n" for answer in answers)
 

@@ -6,13 +6,12 @@ torchvision, which has no CPU build: processors are loaded without theirs.
 """
 
 import contextlib
-import functools
 import hashlib
 import importlib
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, no_type_check
 
 import torch
 from jaxtyping import Bool, Float
@@ -59,10 +58,12 @@ def processor_class(family: str) -> type:
     base = getattr(importlib.import_module("transformers"), str(PROCESSOR_MAPPING_NAMES[family]))
     takes_sequence_length = family == "internvl"
 
+    @no_type_check  # transformers reads the code object of __init__, which a checker's wrapper would hide
     def init(self: Any, image_processor: Any = None, tokenizer: Any = None, chat_template: Any = None, **kw: Any):
         kw.pop("video_processor", None)
         base.__init__(self, image_processor, tokenizer, None, chat_template=chat_template, **kw)
 
+    @no_type_check
     def init_sequence(
         self: Any,
         image_processor: Any = None,
@@ -73,7 +74,6 @@ def processor_class(family: str) -> type:
     ):
         init(self, image_processor, tokenizer, chat_template, image_seq_length=image_seq_length, **kw)
 
-    # transformers reads the signature of __init__ to know a processor's parts and settings, and saves the name
     return type(base.__name__, (base,), {"__init__": init_sequence if takes_sequence_length else init})
 
 
@@ -177,7 +177,6 @@ class Backbone(nn.Module):
         hidden = self.model(**inputs, use_cache=False).last_hidden_state
         return hidden, inputs["attention_mask"].bool()
 
-    @functools.cached_property
     def fingerprint(self) -> str:
         """Hash of the base weights' names, shapes and values, adapters left out."""
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model

@@ -97,7 +97,7 @@ class Retriever(nn.Module):
             backbone.requires_grad_(True)
         else:
             backbone = Backbone.load(model.backbone, model.dtype)
-            if backbone.fingerprint != description.backbone_fingerprint:
+            if backbone.fingerprint() != description.backbone_fingerprint:
                 raise InputError(
                     f"{folder}: was trained on other base weights than {model.backbone!r} now holds: put them back, "
                     "or train again"
@@ -132,7 +132,7 @@ class Retriever(nn.Module):
         (partial / "processor" / "config.json").write_text(json.dumps({"model_type": self.backbone.family}))
         description = _DESCRIPTION.dump_python(self.description, mode="json")
         if self.description.model.tuning != "full":
-            description["backbone_fingerprint"] = self.backbone.fingerprint
+            description["backbone_fingerprint"] = self.backbone.fingerprint()
         (partial / "colmrl.json").write_text(json.dumps(description, indent=2))
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)

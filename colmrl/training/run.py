@@ -41,8 +41,13 @@ def train(config: Config) -> Path:
     examples, positives = read_examples(config) if steps_wanted else ([], {})
     set_seed(config.seed)
     model = _model(config)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    if steps_wanted and not trained:
+        raise InputError("model.tuning: frozen, and no head has weights: train a head (single.projection, multi.dims)")
     _start_folder(config, output)
     if steps_wanted:
+        total = sum(p.numel() for p in model.parameters())
+        log.info("training %.2f M of %.2f M parameters", trained / 1e6, total / 1e6)
         _fit(config, model, examples, positives, output)
     model.save(checkpoint)
     shutil.rmtree(output / "trainer", ignore_errors=True)
@@ -99,11 +104,6 @@ def _model(config: Config) -> Retriever:
 def _fit(
     config: Config, model: Retriever, examples: Sequence[Example], positives: dict[str, set[str]], output: Path
 ) -> None:
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    if not trained:
-        raise InputError("model.tuning: frozen, and no head has weights: train a head (single.projection, multi.dims)")
-    total = sum(p.numel() for p in model.parameters())
-    log.info("training %.2f M of %.2f M parameters", trained / 1e6, total / 1e6)
     if config.train.gradient_checkpointing:
         model.backbone.checkpoint_gradients()
     dataset = ExampleDataset(examples, config.train.negatives, config.seed)

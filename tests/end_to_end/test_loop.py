@@ -1,0 +1,69 @@
+import json
+
+import pytest
+
+from colmrl.configure import load_config
+from colmrl.errors import InputError
+from colmrl.evaluation.report import by_view
+from colmrl.loop import loop
+
+
+def config(output, *overrides):
+    short = ["train.max_steps=3", "train.warmup_steps=0", "eval.views=[single@128,multi@32x4]", "device=cpu"]
+    return load_config("demo", [f"output={output}", *short, "mine.relative_margin=0", *overrides])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    output = tmp_path_factory.mktemp("loop") / "demo"
+    loop(config(output))
+    return output
+
+
+def times(folder):
+    kept = ("checkpoint/*", "store/*/*.npy", "mining-store/*/*.npy", "triples.jsonl")
+    return {p: p.stat().st_mtime_ns for pattern in kept for p in folder.glob(f"round-*/{pattern}")}
+
+
+@pytest.mark.slow
+def test_the_loop_leaves_a_report_of_every_round(finished):
+    results = json.loads((finished / "results.json").read_text())
+    table = by_view(results["rows"])
+    assert list(table) == [(n, v) for n in (0, 1, 2) for v in ("single@128", "multi@32x4")]
+    assert table[0, "multi@32x4"]["bytes_per_document"] == 4 * 32 * 4
+    text = (finished / "report.md").read_text()
+    assert "256 documents and 256 queries that training never saw" in text and "| 0 (untrained) | single@128 |" in text
+    assert (finished / "frontier.png").is_file() and (finished / "environment.json").is_file()
+    triple = json.loads((finished / "round-1/triples.jsonl").read_text().splitlines()[0])
+    assert triple["pos"].startswith("images/train-") and triple["pos_id"] not in triple["neg_ids"]
+    trained = (finished / "round-2/config.yaml").read_text()
+    assert "round-1/triples.jsonl" in trained and "round-1/checkpoint" in trained
+
+
+@pytest.mark.slow
+def test_what_is_done_is_skipped_and_what_is_missing_is_done(finished):
+    before = times(finished)
+    rows = loop(config(finished))
+    assert times(finished) == before
+    (finished / "round-2/results.json").unlink()
+    assert loop(config(finished)) == rows and times(finished) == before
+    more = loop(config(finished, "loop.rounds=3", "eval.views=[single@16]"))
+    assert list(by_view(more)) == [(n, "single@16") for n in (0, 1, 2, 3)]
+    assert {path: stamp for path, stamp in times(finished).items() if path in before} == before
+
+
+@pytest.mark.slow
+def test_a_loop_with_other_settings_is_refused(finished):
+    before = times(finished)
+    with pytest.raises(InputError, match=r"holds a loop with other train\.learning_rate"):
+        loop(config(finished, "train.learning_rate=1e-5"))
+    assert times(finished) == before
+
+
+@pytest.mark.slow
+def test_the_demo_keeps_what_the_readme_promises(tmp_path):
+    """Round 2 on 256 unseen pictures: multi@128 ≥ 0.90 and single@128 ≥ 0.65 nDCG@5; untrained is chance."""
+    table = by_view(loop(load_config("demo", [f"output={tmp_path}/demo"])))
+    assert table[2, "multi@128"]["ndcg_at_5"] >= 0.90
+    assert table[2, "single@128"]["ndcg_at_5"] >= 0.65
+    assert table[0, "multi@128"]["ndcg_at_5"] < 0.05 and table[0, "single@128"]["ndcg_at_5"] < 0.05

@@ -1,0 +1,82 @@
+"""Real weights, processors and data from ../shared; skipped, saying so, where that is absent."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from sentence_transformers import SentenceTransformer
+
+from colmrl.configure import load_config
+from colmrl.data.beir import read_corpus, read_queries
+from colmrl.data.records import Document
+from colmrl.encoding import embed
+from colmrl.evaluation.report import by_view
+from colmrl.loop import judge_untrained
+from colmrl.models.backbone import load_processor
+from colmrl.models.inputs import InputBuilder
+from colmrl.models.retriever import Retriever
+from colmrl.scoring import truncate
+
+SHARED = Path(__file__).parents[3] / "shared"
+pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is not there")
+
+
+@pytest.fixture
+def minilm(tmp_path):
+    paths = [f"model.backbone={SHARED}/models/all-MiniLM-L6-v2", f"data.path={SHARED}/data/scifact"]
+    return load_config("minilm-scifact", [*paths, f"output={tmp_path}/o", "device=cpu"])
+
+
+def test_minilm_embeds_as_sentence_transformers_does_at_every_dim(minilm):
+    documents = read_corpus(SHARED / "data/scifact")[:24]
+    ours = embed(Retriever.create(minilm).eval(), "documents", documents, 8).single
+    reference = SentenceTransformer(str(SHARED / "models/all-MiniLM-L6-v2"), device="cpu")
+    theirs = reference.encode([d.body for d in documents], convert_to_tensor=True)
+    assert torch.allclose(ours, theirs.cpu(), atol=1e-5)
+    reference.truncate_dim = 64
+    cut = reference.encode([d.body for d in documents], convert_to_tensor=True, normalize_embeddings=True)
+    assert torch.allclose(truncate(ours, 64), cut.cpu(), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_minilm_on_scifact_gives_the_published_ndcg(minilm):
+    torch.set_num_threads(2)
+    _, rows = judge_untrained(minilm)
+    assert by_view(rows)[0, "single@384"]["ndcg_at_10"] == pytest.approx(0.6451, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("folder", "size", "tokens"),
+    [
+        ("qwen2.5-vl-7b", (448, 448), 256),
+        ("qwen2.5-vl-7b", (1024, 1448), 1924),
+        ("qwen3-vl-embedding-8b", (448, 448), 196),
+        ("qwen3-vl-embedding-8b", (1024, 1448), 1260),
+    ],
+)
+def test_real_processors_give_as_many_image_tokens_as_in_production(folder, size, tokens, tmp_path):
+    Image.new("RGB", size, "white").save(tmp_path / "page.png")
+    processor = load_processor(str(SHARED / "processors" / folder), None, None)
+    inputs = InputBuilder(processor, load_config(None).model)
+    batch = inputs.documents([Document("page", text="a page", images=(str(tmp_path / "page.png"),))])
+    pad = processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    assert int((batch["input_ids"] == pad).sum()) == tokens
+    assert "mm_token_type_ids" in batch
+    smaller = load_processor(str(SHARED / "processors" / folder), 200_000, None)
+    batch = InputBuilder(smaller, load_config(None).model).documents(
+        [Document("page", images=(str(tmp_path / "page.png"),))]
+    )
+    assert int((batch["input_ids"] == pad).sum()) <= 200_000 / 28**2
+
+
+def test_the_real_qwen3_tokenizer_reads_and_cuts():
+    inputs = InputBuilder(load_processor(str(SHARED / "processors/qwen3-0.6b"), None, "right"), load_config(None).model)
+    batch = inputs.documents([Document("a", text="word " * 2000), Document("b", text="short")])
+    assert batch["input_ids"].shape == (2, 512) and int(batch["attention_mask"][1].sum()) == 1
+
+
+def test_real_data_reads_whole():
+    assert len(read_corpus(SHARED / "data/scifact")) == 5183 and len(read_queries(SHARED / "data/scifact")) == 1109
+    pages = read_corpus(SHARED / "data/pages_lilypond")
+    assert len(pages) == 373 and all(len(page.images) == 1 and page.text for page in pages)

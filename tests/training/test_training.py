@@ -1,0 +1,164 @@
+import json
+
+import pytest
+import torch
+from conftest import FAMILIES
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
+from colmrl.data.beir import read_corpus, read_qrels, read_queries
+from colmrl.data.records import Document, Example, Query, Triple, relevant
+from colmrl.data.triples import write_triples
+from colmrl.errors import InputError
+from colmrl.models.retriever import Retriever
+from colmrl.training import run as run_module
+from colmrl.training.batches import Collator, ExampleDataset
+from colmrl.training.run import read_examples, train
+
+
+def weights(folder):
+    files = sorted(folder.rglob("*.safetensors"))
+    return {f"{path.parent.name}/{name}": t for path in files for name, t in load_file(path).items()}
+
+
+def triples(sample, path, negatives=3):
+    folder = sample / "train"
+    queries, documents = read_queries(folder), read_corpus(folder)
+    qrels = read_qrels(folder, "train", {q.id for q in queries}, {d.id for d in documents})
+    made = []
+    for query_id, judged in qrels.items():
+        known = relevant(judged)
+        others = [d.id for d in documents if d.id not in known][:negatives]
+        made += [Triple(query_id, positive, tuple(others), 0.5, (0.1,) * len(others)) for positive in sorted(known)]
+    write_triples(path, made, queries, documents, str(folder))
+    return path
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora", "frozen"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_trains_what_it_should_and_nothing_else(family, tuning, settings, tmp_path):
+    text_only = ["model.document_fields=[text]", f"data.triples={tmp_path}/t.jsonl"]
+    (tmp_path / "t.jsonl").write_text(
+        "".join(json.dumps({"query": f"red {i}", "pos": f"circle {i}", "negs": [f"ring {i}"]}) + "\n" for i in range(8))
+    )
+    overrides = [f"model.tuning={tuning}", *(text_only if family in ("qwen3", "bert") else [])]
+    config = settings(tmp_path / "a", *overrides, family=family)
+    start = {name: p.clone() for name, p in Retriever.create(config).named_parameters() if name}
+    model = Retriever.load(train(config))
+    changed = {name for name, p in model.named_parameters() if not torch.equal(p, start[name])}
+    expected = {
+        "full": {name for name in start if name.startswith("backbone")},
+        "lora": {name for name in start if "lora_B" in name},
+        "frozen": set(),
+    }[tuning]
+    assert "multi.projection.weight" in changed
+    trained_backbone = {name for name in changed if name.startswith("backbone")}
+    assert trained_backbone >= expected if tuning == "lora" else len(trained_backbone) >= 0.8 * len(expected)
+    assert tuning == "full" or all("lora_" in name for name in trained_backbone)
+    if tuning == "frozen":
+        assert not trained_backbone
+
+
+def test_the_loss_falls(settings, tmp_path):
+    train(settings(tmp_path / "a", "train.max_steps=60", "train.log_steps=10", "train.learning_rate=3e-3"))
+    lines = [json.loads(line) for line in (tmp_path / "a/metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert len(losses) == 6 and losses[-1] < losses[0] - 0.3
+    assert {"loss_single@128", "loss_single@32", "loss_multi@64", "loss_multi@16"} <= set(lines[0])
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights(settings, tmp_path, sample, monkeypatch):
+    file = triples(sample, tmp_path / "t.jsonl")
+    same = ["train.max_steps=6", "train.save_steps=2", f"data.triples={file}", "train.negatives=1", "lora.dropout=0.1"]
+    same += ["model.tuning=lora", "train.batch_size=32"]  # more than an epoch, so that negatives are drawn anew
+    whole = weights(train(settings(tmp_path / "whole", *same)))
+
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 5:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        metrics = run_module.Metrics
+        patch.setattr(run_module, "Metrics", lambda path: [metrics(path), Stop()][1])
+        with pytest.raises(KeyboardInterrupt):
+            train(settings(tmp_path / "cut", *same))
+    assert not (tmp_path / "cut/checkpoint").exists()
+    with pytest.raises(InputError, match=r"unfinished run with other train\.learning_rate"):
+        train(settings(tmp_path / "cut", *same, "train.learning_rate=1"))
+    resumed = weights(train(settings(tmp_path / "cut", *same)))
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert not (tmp_path / "cut/trainer").exists()
+
+
+def test_a_finished_run_is_never_overwritten(checkpoint, settings):
+    before = weights(checkpoint)
+    with pytest.raises(InputError, match="exists already"):
+        train(settings(checkpoint.parent))
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), weights(checkpoint).values(), strict=True))
+
+
+def test_training_goes_on_from_a_checkpoint(checkpoint, settings, tmp_path):
+    same = weights(train(settings(tmp_path / "a", f"train.init_from={checkpoint}", "train.max_steps=0")))
+    assert all(torch.equal(a, b) for a, b in zip(weights(checkpoint).values(), same.values(), strict=True))
+    with pytest.raises(InputError, match=r"init_from.*section single"):
+        train(settings(tmp_path / "b", f"train.init_from={checkpoint}", "single.dims=[64]"))
+    with pytest.raises(InputError, match=r"tuning=full"):
+        train(settings(tmp_path / "b", f"train.init_from={checkpoint}", "model.tuning=lora"))
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_run_folder_says_what_was_run(checkpoint):
+    environment = json.loads((checkpoint.parent / "environment.json").read_text())
+    assert environment["packages"]["torch"] and environment["command"] and environment["seed"] == 0
+    assert (checkpoint.parent / "config.yaml").is_file()
+
+
+def test_bad_input_is_said_before_anything_is_written(settings, tmp_path, sample):
+    for overrides, says in (
+        (["data.path=nowhere"], "no such data folder"),
+        (["data.train_split=dev"], "no such split"),
+        (["train.negatives=2"], r"2 is more than the examples have \(0\).*data\.triples"),
+        ([f"data.triples={triples(sample, tmp_path / 't.jsonl', 1)}", "train.negatives=2"], r"mine more"),
+        (["model.backbone=nowhere"], r"model\.backbone"),
+        (["train.init_from=nowhere"], "not a colmrl checkpoint"),
+        (["model.tuning=frozen", "multi.dims=[]"], "no head has weights"),
+    ):
+        with pytest.raises(InputError, match=says):
+            train(settings(tmp_path / "out", *overrides))
+        assert not (tmp_path / "out").exists()
+
+
+def test_several_processes_are_refused_while_negatives_are_not_gathered(settings, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="one process"):
+        train(settings(tmp_path / "a"))
+
+
+def test_negatives_are_drawn_anew_each_epoch_and_the_same_for_a_seed():
+    example = Example(Query("q"), Document("p"), tuple(Document(str(i)) for i in range(20)))
+    dataset = ExampleDataset([example], 3, seed=0)
+    draws = []
+    for epoch in (0, 1, 0):
+        dataset.set_epoch(epoch)
+        draws.append([n.id for n in dataset[0].negatives])
+    assert draws[0] == draws[2] != draws[1] and len(set(draws[0])) == 3
+    assert [n.id for n in ExampleDataset([example], 3, seed=1)[0].negatives] != draws[0]
+
+
+def test_known_positives_of_a_query_are_marked_wherever_they_stand_in_the_batch(checkpoint):
+    inputs = Retriever.load(checkpoint).inputs
+    a, b, c = (Document(name, text=name) for name in "abc")
+    examples = [Example(Query("1", "x"), a, (c,)), Example(Query("2", "y"), b, (a,))]
+    batch = Collator(inputs, {"1": {"a", "b"}, "2": {"b"}})(examples)
+    # candidates: a b | c a
+    assert batch["known_positive"].tolist() == [[True, True, False, True], [False, True, False, False]]
+    assert batch["documents"]["input_ids"].shape[0] == 4 and batch["queries"]["input_ids"].shape[0] == 2
+
+
+def test_examples_are_the_relevant_pairs(settings, tmp_path, sample):
+    examples, positives = read_examples(settings(tmp_path / "a"))
+    lines = (sample / "train/qrels/train.tsv").read_text().splitlines()[1:]
+    assert [f"{e.query.id}\t{e.positive.id}\t1" for e in examples] == lines
+    assert sum(map(len, positives.values())) == len(lines)
