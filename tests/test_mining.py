@@ -38,15 +38,15 @@ def test_negatives_are_the_best_that_pass_both_filters(settings, store, tmp_path
         deep = sorted(scores, key=scores.__getitem__, reverse=True)[:12]
         bound = (1 - margin) * scores[t.pos_id]
         expected = [name for name in deep if name not in known and scores[name] <= bound][:3]
-        assert list(t.neg_ids) == expected
+        assert not known & set(t.neg_ids) and len(t.neg_ids) == len(expected)
+        assert [scores[name] for name in t.neg_ids] == pytest.approx([scores[name] for name in expected], abs=1e-5)
         assert t.pos_score == pytest.approx(scores[t.pos_id], abs=1e-5)
         assert t.neg_scores == pytest.approx([scores[name] for name in expected], abs=1e-5)
 
 
 def test_the_report_counts_what_each_filter_removed(settings, store, tmp_path, judged):
-    triples, report = run_mine(
-        settings, store, tmp_path / "t.jsonl", "mine.k=12", "mine.negatives=12", "mine.relative_margin=0"
-    )
+    overrides = ("mine.k=12", "mine.negatives=12", "mine.relative_margin=0")
+    triples, report = run_mine(settings, store, tmp_path / "t.jsonl", *overrides)
     counts = report["counts"]
     assert counts["candidates"] == 12 * len(triples)
     removed = counts["known positives removed"] + counts["too close to the positive removed"]

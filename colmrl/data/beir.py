@@ -21,7 +21,7 @@ def read_corpus(folder: str | Path, strict: bool = True) -> list[Document]:
             text=row.text("text", ""),
             title=row.text("title", ""),
             images=_images(row, folder),
-            meta=row.values.get("meta") or {},
+            meta=row.mapping("meta"),
         )
         if not document.body and not document.images:
             raise row.error("text, image", "both empty", "give the document text, a picture, or both")
@@ -127,11 +127,8 @@ def _new_id(row: Row, seen: set[str]) -> str:
 
 
 def _images(row: Row, folder: Path) -> tuple[str, ...]:
-    paths = tuple(str((folder / name).resolve()) for name in row.texts("image"))
-    for path in paths:
-        if not Path(path).is_file():
-            raise row.error("image", f"no such file {path}", "paths are relative to the data folder, or absolute")
-    return paths
+    remedy = "paths are relative to the data folder, or absolute"
+    return tuple(row.picture("image", name, folder, remedy) for name in row.texts("image"))
 
 
 def _judgement(path: Path, number: int, line: str, query_ids: set[str], document_ids: set[str]) -> tuple[str, str, int]:

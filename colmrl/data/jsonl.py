@@ -55,6 +55,22 @@ class Row:
                 raise self.error(field, f"{item!r} is a {type(item).__name__}", "write a number")
         return tuple(float(item) for item in items)
 
+    def mapping(self, field: str) -> dict[str, Any]:
+        """An object; absent or null: empty."""
+        value = self.values.get(field)
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise self.error(field, f"{value!r} is a {type(value).__name__}", "write an object {…}")
+        return value
+
+    def picture(self, field: str, name: str, root: Path, remedy: str) -> str:
+        """The absolute path of a picture named relative to `root`, or absolutely; it must exist."""
+        path = root / name
+        if "\0" in name or not path.is_file():
+            raise self.error(field, f"no such file {str(path)!r}", remedy)
+        return str(path.resolve())
+
 
 def read_rows(path: str | Path, parse: Callable[[Row], T], strict: bool = True) -> Iterator[T]:
     """`parse(row)` for each line that is not blank.

@@ -39,10 +39,8 @@ def read_self_contained(path: str | Path, root: str | Path, strict: bool = True)
     def document(row: Row, field: str, value: str) -> Document:
         if not is_image_path(value):
             return Document(id=value, text=value)
-        image = (root / value).resolve()
-        if not image.is_file():
-            raise row.error(field, f"no such file {image}", "paths are relative to --root (data.root), or absolute")
-        return Document(id=str(image), images=(str(image),))
+        image = row.picture(field, value, root, "paths are relative to --root (data.root), or absolute")
+        return Document(id=image, images=(image,))
 
     def parse(row: Row) -> Example:
         text = row.text("query")
