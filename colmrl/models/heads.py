@@ -28,7 +28,7 @@ class SingleHead(nn.Module):
     def forward(self, hidden: Float[Tensor, "b n h"], mask: Bool[Tensor, "b n"]) -> Float[Tensor, "b dim"]:
         pooled = pool(hidden.float(), mask, self.pooling)
         projected = self.projection(pooled) if self.projection is not None else pooled
-        return F.normalize(projected[:, : self.dim], dim=-1)
+        return F.normalize(projected[:, : self.dim].float(), dim=-1)
 
 
 class MultiHead(nn.Module):
@@ -39,7 +39,7 @@ class MultiHead(nn.Module):
         self.projection = nn.Linear(hidden_size, max(config.dims), bias=False)
 
     def forward(self, hidden: Float[Tensor, "b n h"], mask: Bool[Tensor, "b n"]) -> MultiVectors:
-        vectors = F.normalize(self.projection(hidden[mask].float()), dim=-1)
+        vectors = F.normalize(self.projection(hidden[mask].float()).float(), dim=-1)  # autocast
         offsets = F.pad(mask.sum(1).cumsum(0), (1, 0))
         return MultiVectors(vectors, offsets)
 

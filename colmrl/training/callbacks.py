@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ class Metrics(TrainerCallback):
     def __init__(self, path: Path):
         self.path = path
         self.bar: Bar | None = None
+        self.start = time.monotonic()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -47,6 +49,7 @@ class Metrics(TrainerCallback):
     ) -> None:
         logs = logs or {}
         with self.path.open("a") as file:
-            file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+            line = {"step": state.global_step, "seconds": round(time.monotonic() - self.start, 3), **logs}
+            file.write(json.dumps(line) + "\n")
         if "loss" in logs:
             log.info("step %d of %d: loss %.3f", state.global_step, state.max_steps, float(logs["loss"]))
