@@ -66,7 +66,7 @@ def show_table(lines: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
 
     table = Table(*lines[0])
-    for column in table.columns[2:]:
+    for column in table.columns[-5:]:
         column.justify = "right"
     for line in lines[1:]:
         table.add_row(*line)

@@ -24,11 +24,14 @@ def round_name(number: int | None) -> str:
 
 
 def table_lines(rows: Sequence[Row]) -> list[list[str]]:
-    """Header and one line a (round, view), as text."""
-    lines = [["round", "view", *COLUMNS.values(), "bytes/document"]]
-    for (number, view), values in by_view(rows).items():
+    """Header and one line a (round, view), as text; no column of rounds where there are none."""
+    table = by_view(rows)
+    rounds = any(number is not None for number, _ in table)
+    lines = [[*(["round"] if rounds else []), "view", *COLUMNS.values(), "bytes/document"]]
+    for (number, view), values in table.items():
         scores = [f"{values[metric]:.4f}" for metric in COLUMNS]
-        lines.append([round_name(number), view, *scores, f"{values['bytes_per_document']:,.0f}"])
+        price = f"{values['bytes_per_document']:,.0f}"
+        lines.append([*([round_name(number)] if rounds else []), view, *scores, price])
     return lines
 
 
