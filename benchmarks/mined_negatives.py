@@ -13,7 +13,6 @@ Writes benchmarks/results/mined_negatives.json and prints the table that docs/mi
 import argparse
 import json
 import statistics
-import time
 from pathlib import Path
 
 from colmrl import provenance
@@ -31,33 +30,33 @@ VIEWS = parse_views("single@128,single@16,multi@128,multi@128x4")
 ARMS = ("round 1", "mined", "random", "in-batch", "in-batch+")
 
 
-def run_arm(config: Config, arm: str, folder: Path, steps: int) -> tuple[dict[str, float], float]:
-    """Round 2 from round 1's checkpoint; nDCG@5 a view, and the seconds that training took."""
-    round_1 = Path(config.output) / "round-1"
-    triples = folder / "triples.jsonl"
+def train_arm(config: Config, arm: str, folder: Path) -> None:
+    """Round 2 from round 1's checkpoint, into `folder`; what is done already is kept."""
+    if (folder / "checkpoint").exists():
+        return
+    round_1, steps = Path(config.output) / "round-1", config.train.max_steps
+    triples = folder.with_name("random.jsonl")
     if arm == "random" and not triples.exists():
         mine(replace(config, mine={"k": 10_000, "sampling": "random"}), round_1 / "mining-store", triples)
-    elif arm == "mined":
-        triples = round_1 / "triples.jsonl"
-    explicit = arm in ("mined", "random")
-    start = time.monotonic()
-    checkpoint = folder / "checkpoint"
-    if not checkpoint.exists():
-        train(
-            replace(
-                config,
-                output=str(folder),
-                data={"triples": str(triples) if explicit else None},
-                train={
-                    "init_from": str(round_1 / "checkpoint"),
-                    "negatives": config.train.negatives if explicit else 0,
-                    "max_steps": steps,
-                },
-            )
+    train(
+        replace(
+            config,
+            output=str(folder),
+            data={"triples": str(triples) if arm == "random" else None},
+            train={
+                "init_from": str(round_1 / "checkpoint"),
+                "negatives": config.train.negatives if arm == "random" else 0,
+                "max_steps": round(1.6 * steps) if arm == "in-batch+" else steps,
+            },
         )
-    seconds = time.monotonic() - start
-    store = encode(config, checkpoint, config.data.eval_path or "", folder / "store")
-    return {v: x["ndcg_at_5"] for (_, v), x in by_view(judge(config, store, VIEWS)).items()}, seconds
+    )
+
+
+def judge_arm(config: Config, folder: Path) -> tuple[dict[str, float], float]:
+    """nDCG@5 a view, and the seconds that training took."""
+    store = encode(config, folder / "checkpoint", config.data.eval_path or "", folder / "store")
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    return {v: x["ndcg_at_5"] for (_, v), x in by_view(judge(config, store, VIEWS)).items()}, last["train_runtime"]
 
 
 def main() -> None:
@@ -71,13 +70,10 @@ def main() -> None:
         output = arguments.work / f"seed-{seed}"
         config = load_config("demo", [f"output={output}", f"seed={seed}", "eval.views=[]"])
         loop(config)
-        steps = config.train.max_steps
-        round_1 = judge(config, output / "round-1/store", VIEWS)
-        results = {"round 1": ({v: x["ndcg_at_5"] for (_, v), x in by_view(round_1).items()}, 0.0)}
-        for arm in ARMS[1:]:
-            length = round(1.6 * steps) if arm == "in-batch+" else steps
-            results[arm] = run_arm(config, arm, output / arm.replace("+", "-longer"), length)
-        for arm, (values, seconds) in results.items():
+        for arm in ARMS:
+            folder = output / {"round 1": "round-1", "mined": "round-2"}.get(arm, arm)
+            train_arm(config, arm, folder)
+            values, seconds = judge_arm(config, folder)
             print(seed, arm, values, f"{seconds:.0f} s", flush=True)
             rows += [
                 {"seed": seed, "arm": arm, "view": v, "metric": "ndcg_at_5", "value": x, "train_s": round(seconds)}

@@ -1,5 +1,6 @@
 """The native format, the BEIR layout (arXiv:2104.08663) with pictures: corpus.jsonl, queries.jsonl, qrels/*.tsv."""
 
+import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,7 +58,7 @@ def read_qrels(
     folder: str | Path, split: str, query_ids: set[str], document_ids: set[str], strict: bool = True
 ) -> Qrels:
     """Judgements of a split; an id that queries.jsonl or corpus.jsonl does not have is an error (or skipped)."""
-    path = Path(folder) / "qrels" / f"{split}.tsv"
+    path = _data_folder(folder) / "qrels" / f"{split}.tsv"
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in path.parent.glob("*.tsv"))) or "none"
         raise InputError(f"{path}: no such split: choose from {there}")
@@ -114,9 +115,24 @@ def _data_folder(folder: str | Path) -> Path:
     if not str(folder):
         raise InputError("data.path: not given: name a folder with corpus.jsonl, queries.jsonl and qrels/")
     folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such data folder: check data.path (or write one: colmrl prepare sample)")
-    return folder
+    if folder.is_dir():
+        return folder
+    if len(folder.parts) == 2 and not folder.is_absolute() and ".." not in folder.parts and not folder.parent.exists():
+        return _from_hub(folder.as_posix())
+    raise InputError(f"{folder}: no such data folder: check data.path (or write one: colmrl prepare sample)")
+
+
+@functools.lru_cache(maxsize=16)
+def _from_hub(name: str) -> Path:
+    """A hub data set that keeps the BEIR layout in files (as mteb/scifact does), downloaded once and cached."""
+    from huggingface_hub import snapshot_download
+
+    wanted = ["corpus.jsonl", "queries.jsonl", "qrels/*.tsv", "images/*"]
+    try:
+        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=wanted))
+    except (OSError, ValueError) as error:  # what the hub's client raises, whatever went wrong
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"data.path: {name!r}: no such folder, and not to be had from the hub ({reason})") from None
 
 
 def _new_id(row: Row, seen: set[str]) -> str:

@@ -25,6 +25,9 @@ from colmrl.training.trainer import RetrieverTrainer, arguments, check_single_pr
 
 log = logging.getLogger(__name__)
 
+# What may differ when an interrupted run is gone on with: none of it changes the weights.
+_FREE = ("device", "encode.", "mine.", "eval.", "loop.", "train.workers", "train.log_steps", "train.save_steps")
+
 
 def train(config: Config) -> Path:
     """Train as `config` says into `config.output`; returns its `checkpoint` folder.
@@ -127,6 +130,7 @@ def _check_same_run(config: Config, output: Path) -> None:
     """An interrupted run may only be gone on with as it was begun."""
     path = output / "config.yaml"
     changed = changed_keys(path, config) if path.is_file() else []
+    changed = [key for key in changed if not key.startswith(_FREE)]
     if changed:
         raise InputError(f"{output}: an unfinished run with other {', '.join(changed)}: choose another --output")
 

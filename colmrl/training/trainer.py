@@ -96,7 +96,7 @@ def arguments(config: Config, folder: Path, steps_an_epoch: int) -> TrainingArgu
     """Our section `train` in the library's words."""
     train = config.train
     on_cpu = config.device == "cpu" or not torch.cuda.is_available()
-    steps = train.max_steps if train.max_steps >= 0 else round(train.epochs * steps_an_epoch)
+    steps = train.max_steps if train.max_steps >= 0 else max(1, round(train.epochs * steps_an_epoch))
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,

@@ -91,11 +91,28 @@ def test_a_bad_judgement_is_said_with_file_line_and_field(folder, line, says):
 def test_what_is_not_there_is_said(folder):
     with pytest.raises(InputError, match=r"no such split: choose from train"):
         read_qrels(folder, "dev", set(), set())
-    with pytest.raises(InputError, match="no such data folder"):
-        read_corpus(folder / "elsewhere")
+    for missing in (folder / "elsewhere", "elsewhere", "../else/where"):
+        with pytest.raises(InputError, match="no such data folder"):
+            read_corpus(missing)
     (folder / "corpus.jsonl").write_text("\n")
     with pytest.raises(InputError, match="empty corpus"):
         read_corpus(folder)
+
+
+def test_a_hub_data_set_is_downloaded_once_and_read_as_a_folder(folder, monkeypatch):
+    asked = []
+
+    def download(name, repo_type, allow_patterns):
+        asked.append((name, repo_type))
+        if name == "nobody/nothing":
+            raise OSError("offline\nand more")
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert len(read_corpus("mteb/scifact")) == 2 == len(read_queries("mteb/scifact"))
+    assert asked == [("mteb/scifact", "dataset")]
+    with pytest.raises(InputError, match=r"data\.path: 'nobody/nothing': no such folder.*\(offline\)"):
+        read_corpus("nobody/nothing")
 
 
 def test_numbers_as_ids_are_read_as_their_text(folder):
