@@ -8,6 +8,7 @@ from colmrl.evaluation.run import Row
 from colmrl.view import View
 
 COLUMNS = {"ndcg_at_5": "nDCG@5", "ndcg_at_10": "nDCG@10", "recall_at_1": "Recall@1", "mrr_at_10": "MRR@10"}
+Point = tuple[float, float, str]  # bytes a document, nDCG@5, view
 _COLOURS = {"single": "#d95f02", "multi": "#1b6ca8"}
 
 
@@ -40,44 +41,51 @@ def markdown_table(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join([head, "|" + "---|" * len(lines[0]), *body])
 
 
+def pareto(points: Sequence[Point]) -> list[Point]:
+    """The points that no cheaper or equally cheap one beats, cheapest first."""
+    best: list[Point] = []
+    for point in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not best or point[1] > best[-1][1]:
+            best.append(point)
+    return best
+
+
 def frontier_png(path: Path, rows: Sequence[Row], title: str) -> None:
-    """nDCG@5 against bytes a document (log scale): one line a head, number of vectors, precision and round."""
+    """nDCG@5 against bytes a document (log scale): a line for each round, head, number of vectors and precision;
+    the last round's Pareto points are named.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    table = by_view(rows)
-    rounds = list(dict.fromkeys(number for number, _ in table))
-    for number in rounds:
-        lines: dict[tuple[str, int | None, str], list[tuple[float, float, View]]] = {}
-        for (of_round, name), values in table.items():
-            if of_round == number:
-                view = View.parse(name)
-                point = (values["bytes_per_document"], values["ndcg_at_5"], view)
-                lines.setdefault((view.head, view.vectors, view.precision), []).append(point)
-        for (head, vectors, precision), points in lines.items():
-            points.sort(key=lambda point: point[:2])
-            strength = 1.0 if len(rounds) == 1 else 0.3 + 0.7 * rounds.index(number) / (len(rounds) - 1)
-            axes.plot(
-                [cost for cost, _, _ in points],
-                [quality for _, quality, _ in points],
-                marker={None: "o", 16: "s", 8: "^", 4: "v"}.get(vectors, "D"),
-                linestyle="-" if precision in ("fp32", "fp16") else ":",
-                color=_COLOURS[head],
-                alpha=strength,
-                label=f"round {round_name(number)} {head}"
-                if vectors is None and precision in ("fp32", "fp16")
-                else None,
-            )
-            if number == rounds[-1]:
-                for cost, quality, view in points:
-                    axes.annotate(str(view), (cost, quality), fontsize=6, xytext=(3, 4), textcoords="offset points")
+    lines: dict[tuple[int | None, str, int | None, str], list[Point]] = {}
+    for (number, name), values in by_view(rows).items():
+        view = View.parse(name)
+        point = (values["bytes_per_document"], values["ndcg_at_5"], name)
+        lines.setdefault((number, view.head, view.vectors, view.precision), []).append(point)
+    rounds = list(dict.fromkeys(number for number, *_ in lines))
+    budgets = sorted({vectors or 0 for _, _, vectors, _ in lines})
+    for (number, head, vectors, precision), points in lines.items():
+        last = number == rounds[-1]
+        plain = vectors is None and precision == "fp32"
+        kind = f"{head}{f', {vectors} vectors' if vectors else ''}{'' if precision == 'fp32' else f', {precision}'}"
+        axes.plot(
+            *zip(*[point[:2] for point in sorted(points)], strict=True),
+            marker="*" if precision != "fp32" else "os^vDPX"[budgets.index(vectors or 0) % 7],
+            linestyle="-" if plain else ":",
+            color=_COLOURS[head],
+            alpha=1.0 if last else 0.25 + 0.3 * rounds.index(number) / len(rounds),
+            label=f"round {round_name(number)} {kind}".replace("round  ", "") if plain or last else None,
+        )
+    for cost, quality, name in pareto([p for key, points in lines.items() if key[0] == rounds[-1] for p in points]):
+        axes.annotate(name, (cost, quality), fontsize=8, xytext=(0, 7), textcoords="offset points", ha="center")
     axes.set(xscale="log", xlabel="bytes a document (log scale)", ylabel="nDCG@5", title=title)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.05 * max(quality for points in lines.values() for _, quality, _ in points))
+    axes.margins(x=0.08)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=7)
     figure.savefig(path, dpi=150)
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from colmrl.errors import InputError
-from colmrl.evaluation.report import by_view, markdown_table, table_lines, write_report
+from colmrl.evaluation.report import by_view, markdown_table, pareto, table_lines, write_report
 from colmrl.evaluation.run import judge, read_results, write_results
 from colmrl.search import search
 from colmrl.store import EmbeddingStore
@@ -58,3 +58,8 @@ def test_results_and_report_hold_every_number_and_where_it_came_from(config, sto
     text = write_report(tmp_path, rows, about).read_text()
     assert markdown_table(table_lines(rows)) in text and "commit abc" in text and "0.0208" in text
     assert (tmp_path / "frontier.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_named_points_are_those_that_nothing_cheaper_beats():
+    points = [(16.0, 0.5, "a"), (64.0, 0.4, "b"), (64.0, 0.7, "c"), (128.0, 0.7, "d"), (256.0, 0.8, "e")]
+    assert [name for *_, name in pareto(points)] == ["a", "c", "e"]
