@@ -14,6 +14,7 @@ from pathlib import Path
 from colmrl import provenance
 from colmrl.config import Config
 from colmrl.configure import replace, save_config
+from colmrl.data.beir import read_qrels, read_queries
 from colmrl.data.sample import write_sample
 from colmrl.encoding import encode
 from colmrl.errors import InputError
@@ -54,13 +55,22 @@ def loop(config: Config) -> list[Row]:
         if 0 < number < config.loop.rounds:
             _mine_round(config, folder)
         rows += judge_round(config, number)
-    about = {"command": provenance.command(), "commit": provenance.commit(), "seed": config.seed}
-    documents, queries = (len(EmbeddingStore(output / "round-0/store" / kind)) for kind in ("documents", "queries"))
-    about |= {"documents": documents, "queries": queries, "seconds": time.monotonic() - start}
     write_results(output / "results.json", rows, config.seed)
-    report = write_report(output, rows, about | {"unseen": config.data.eval_path is not None})
+    report = write_report(output, rows, _about(config, time.monotonic() - start))
     log.info("report: %s", report)
     return rows
+
+
+def _about(config: Config, seconds: float) -> list[str]:
+    """The paragraphs over the report's table."""
+    kept = EmbeddingStore(Path(config.output) / "round-0/store/documents")
+    ids = {q.id for q in read_queries(kept.manifest.data, config.data.strict)}, set(kept.ids)
+    queries = len(read_qrels(kept.manifest.data, config.data.eval_split, *ids, config.data.strict))
+    chance = f"a random order has Recall@1 {1 / len(kept):.4f}"
+    return [
+        f"`{provenance.command()}`, commit {provenance.commit()}, seed {config.seed}, {seconds:.0f} s in this call.",
+        f"{queries} queries ({config.data.eval_split}) against {len(kept)} documents; {chance} or little more.",
+    ]
 
 
 def judge_round(config: Config, number: int) -> list[Row]:

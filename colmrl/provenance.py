@@ -3,6 +3,7 @@
 import functools
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -24,8 +25,10 @@ _PACKAGES = (
 
 def command() -> str:
     """The command line of this process, with the interpreter left out."""
-    program = Path(sys.argv[0]).name
-    return " ".join([f"python {program}" if program.endswith(".py") else program, *sys.argv[1:]])
+    program = Path(sys.argv[0]).name if Path(sys.argv[0]).is_absolute() else sys.argv[0]
+    if program == "__main__.py":
+        program = "colmrl"
+    return shlex.join([*(["python"] if program.endswith(".py") else []), program, *sys.argv[1:]])
 
 
 @functools.cache

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from colmrl.evaluation.run import Row
 from colmrl.view import View
@@ -89,24 +88,10 @@ def frontier_png(path: Path, rows: Sequence[Row], title: str) -> None:
     figure.savefig(path, dpi=150)
 
 
-def write_report(folder: Path, rows: Sequence[Row], about: dict[str, Any]) -> Path:
-    """report.md with the table, the picture and where both came from."""
+def write_report(folder: Path, rows: Sequence[Row], about: Sequence[str]) -> Path:
+    """report.md: paragraphs that say where the numbers came from, the table, and the picture (frontier.png)."""
     frontier_png(folder / "frontier.png", rows, f"{folder.name}: quality against storage")
-    text = [
-        f"# {folder.name}",
-        "",
-        f"`{about['command']}`, commit {about['commit']}, seed {about['seed']}, {about['seconds']:.0f} s in this call.",
-        "",
-        f"{about['documents']} documents and {about['queries']} queries that training never saw; a random order "
-        f"would have Recall@1 {1 / about['documents']:.4f}."
-        if about["unseen"]
-        else f"{about['documents']} documents, {about['queries']} queries.",
-        "",
-        markdown_table(table_lines(rows)),
-        "",
-        "![nDCG@5 against bytes a document](frontier.png)",
-        "",
-    ]
+    picture = "![nDCG@5 against bytes a document](frontier.png)"
     path = folder / "report.md"
-    path.write_text("\n".join(text))
+    path.write_text("\n\n".join([f"# {folder.name}", *about, markdown_table(table_lines(rows)), picture]) + "\n")
     return path

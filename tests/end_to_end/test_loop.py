@@ -32,7 +32,7 @@ def test_the_loop_leaves_a_report_of_every_round(finished):
     assert list(table) == [(n, v) for n in (0, 1, 2) for v in ("single@128", "multi@32x4")]
     assert table[0, "multi@32x4"]["bytes_per_document"] == 4 * 32 * 4
     text = (finished / "report.md").read_text()
-    assert "256 documents and 256 queries that training never saw" in text and "| 0 (untrained) | single@128 |" in text
+    assert "256 queries (test) against 256 documents" in text and "| 0 (untrained) | single@128 |" in text
     assert (finished / "frontier.png").is_file() and (finished / "environment.json").is_file()
     triple = json.loads((finished / "round-1/triples.jsonl").read_text().splitlines()[0])
     assert triple["pos"].startswith("images/train-") and triple["pos_id"] not in triple["neg_ids"]
