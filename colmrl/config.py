@@ -140,7 +140,6 @@ class LoopConfig:
     rounds: Positive = 2
     sample: bool = False  # write the sample data set under ${output}/data
     tiny_model: str | None = None  # write a tiny random model of this family at ${output}/model
-    round_learning_rates: tuple[float, ...] = ()  # one a round; none: train.learning_rate for all
 
 
 @dataclass(frozen=True, config=_STRICT)

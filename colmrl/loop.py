@@ -13,7 +13,7 @@ from pathlib import Path
 
 from colmrl import provenance
 from colmrl.config import Config
-from colmrl.configure import replace, save_config
+from colmrl.configure import replace, save_config, to_dict
 from colmrl.data.beir import read_qrels, read_queries
 from colmrl.data.sample import write_sample
 from colmrl.encoding import encode
@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 # What may differ when a loop is gone on with: none of it changes what earlier stages wrote.
 _FREE = (
     "loop.rounds",
-    "loop.round_learning_rates",
     "eval.",
     "device",
     "train.workers",
@@ -76,16 +75,16 @@ def _about(config: Config, seconds: float) -> list[str]:
 def judge_round(config: Config, number: int) -> list[Row]:
     """Encode a round's evaluation data and judge it, or read what was judged before with the same views."""
     folder = Path(config.output) / f"round-{number}"
-    stamp, views = fingerprint(folder / "checkpoint"), [str(view) for view in chosen_views(config)]
+    made_with = {"fingerprint": fingerprint(folder / "checkpoint"), "eval": to_dict(config)["eval"]}
     path = folder / "results.json"
     if path.is_file():
         before = read_results(path)
-        if before.get("fingerprint") == stamp and before.get("views") == views:
+        if made_with.items() <= before.items():
             return before["rows"]
     data = config.data.eval_path or config.data.path
     encode(config, folder / "checkpoint", data, folder / "store")
     rows = judge(config, folder / "store", chosen_views(config), number)
-    write_results(path, rows, config.seed, fingerprint=stamp, views=views)
+    write_results(path, rows, config.seed, **made_with)
     return rows
 
 
@@ -118,8 +117,6 @@ def _round_config(config: Config, number: int) -> Config:
     folder = str(output / f"round-{number}")
     if number == 0:
         return replace(config, output=folder, train={"max_steps": 0, "negatives": 0}, data={"triples": None})
-    rates = config.loop.round_learning_rates
-    rate = rates[min(number, len(rates)) - 1] if rates else config.train.learning_rate
     before = output / f"round-{number - 1}"
     return replace(
         config,
@@ -128,7 +125,6 @@ def _round_config(config: Config, number: int) -> Config:
         train={
             "init_from": str(before / "checkpoint"),
             "negatives": config.train.negatives if number > 1 or config.data.triples else 0,
-            "learning_rate": rate,
         },
     )
 

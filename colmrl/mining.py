@@ -52,7 +52,6 @@ def mine(config: Config, store: str | Path, out: str | Path) -> Path:
     scores = positive_scores(EmbeddingStore(store / "queries"), corpus, view, qrels)
     triples, counts = choose_negatives(config, ranking, qrels, scores)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_triples(out, triples, queries, documents, str(root))
     report = {
         "command": provenance.command(),
         "commit": provenance.commit(),
@@ -63,7 +62,8 @@ def mine(config: Config, store: str | Path, out: str | Path) -> Path:
         "mine": to_dict(config)["mine"],
         "counts": dict(counts),
     }
-    report_path(out).write_text(json.dumps(report, indent=2))
+    report_path(out).write_text(json.dumps(report, indent=2))  # first: triples stand for a finished mining
+    write_triples(out, triples, queries, documents, str(root))
     log.info("%s: %s", out, ", ".join(f"{value} {name}" for name, value in counts.items()))
     return out
 

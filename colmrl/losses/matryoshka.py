@@ -1,49 +1,26 @@
-"""Both heads at every nested size (Matryoshka, arXiv:2205.13147): one InfoNCE for each dim of each head."""
+"""A head at every nested size (Matryoshka, arXiv:2205.13147): one InfoNCE for each dim, from one forward pass."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from colmrl.config import LossConfig
 from colmrl.losses.contrastive import info_nce
-from colmrl.scoring import MultiVectors, dot, maxsim, truncate
 
 
-def single_losses(
-    queries: Float[Tensor, "q h"],
-    documents: Float[Tensor, "d h"],
-    known_positive: Bool[Tensor, "q d"],
+def nested_losses(
+    head: str,
     dims: Sequence[int],
-    temperature: float,
-    margin: float | None,
-    symmetric: bool,
-) -> dict[str, Float[Tensor, ""]]:
-    """View name → loss, one for each dim of the single head."""
-    return {
-        f"single@{dim}": info_nce(
-            dot(truncate(queries, dim), truncate(documents, dim)), known_positive, temperature, margin, symmetric
-        )
-        for dim in dims
-    }
-
-
-def multi_losses(
-    queries: MultiVectors,
-    documents: MultiVectors,
+    scores_at: Callable[[int], Float[Tensor, "q d"]],
     known_positive: Bool[Tensor, "q d"],
-    dims: Sequence[int],
     temperature: float,
-    margin: float | None,
-    symmetric: bool,
+    config: LossConfig,
 ) -> dict[str, Float[Tensor, ""]]:
-    """View name → loss, one for each dim of the multi head."""
-    return {
-        f"multi@{dim}": info_nce(
-            maxsim(queries.truncate(dim), documents.truncate(dim)), known_positive, temperature, margin, symmetric
-        )
-        for dim in dims
-    }
+    """View name (`head@dim`) → loss; `scores_at(dim)` are the head's scores from the first `dim` dims alone."""
+    margin, symmetric = config.false_negative_margin, config.symmetric
+    return {f"{head}@{dim}": info_nce(scores_at(dim), known_positive, temperature, margin, symmetric) for dim in dims}
 
 
 def total(losses: dict[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:

@@ -12,8 +12,9 @@ from transformers import Trainer, TrainingArguments
 
 from colmrl.config import Config
 from colmrl.errors import InputError
-from colmrl.losses.matryoshka import multi_losses, single_losses, total
+from colmrl.losses.matryoshka import nested_losses, total
 from colmrl.models.retriever import Embeddings
+from colmrl.scoring import dot, maxsim, truncate
 
 _WEIGHTS = "trainable.safetensors"
 
@@ -67,27 +68,26 @@ def batch_losses(
     config: Config, queries: Embeddings, documents: Embeddings, known_positive: Tensor
 ) -> dict[str, Tensor]:
     """View name → loss, for every trained view of both heads."""
-    margin, symmetric = config.loss.false_negative_margin, config.loss.symmetric
     losses: dict[str, Tensor] = {}
     if queries.single is not None and documents.single is not None:
-        losses |= single_losses(
-            queries.single,
-            documents.single,
-            known_positive,
+        q, d = queries.single, documents.single
+        losses |= nested_losses(
+            "single",
             config.single.dims,
+            lambda dim: dot(truncate(q, dim), truncate(d, dim)),
+            known_positive,
             config.single.temperature,
-            margin,
-            symmetric,
+            config.loss,
         )
     if queries.multi is not None and documents.multi is not None:
-        losses |= multi_losses(
-            queries.multi,
-            documents.multi,
-            known_positive,
+        q_multi, d_multi = queries.multi, documents.multi
+        losses |= nested_losses(
+            "multi",
             config.multi.dims,
+            lambda dim: maxsim(q_multi.truncate(dim), d_multi.truncate(dim)),
+            known_positive,
             config.multi.temperature,
-            margin,
-            symmetric,
+            config.loss,
         )
     return losses
 

@@ -1,11 +1,16 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import functional as F
 
+from colmrl.configure import load_config
 from colmrl.losses.contrastive import false_negatives, info_nce
-from colmrl.losses.matryoshka import multi_losses, single_losses, total
+from colmrl.losses.matryoshka import total
+from colmrl.models.retriever import Embeddings
 from colmrl.scoring import MultiVectors
+from colmrl.training.trainer import batch_losses
 
 
 def formula(scores, known, temperature, margin, symmetric):
@@ -56,13 +61,18 @@ def test_the_margin_mask_lets_no_gradient_through():
 
 def test_every_dim_of_both_heads_has_its_loss_and_both_heads_weigh_the_same():
     torch.manual_seed(0)
-    queries, documents = torch.randn(3, 16), torch.randn(5, 16)
+    queries, documents = (Embeddings(torch.randn(n, 16), None) for n in (3, 5))
     known = torch.zeros(3, 5, dtype=torch.bool)
     multi = [MultiVectors.pack([torch.randn(n, 8) for n in counts]) for counts in ((2, 3, 1), (4, 1, 2, 3, 5))]
-    losses = single_losses(queries, documents, known, (16, 8, 4), 0.1, None, True)
-    losses |= multi_losses(*multi, known, (8, 2), 0.1, None, True)
+    config = load_config(None, ["single.dims=[16,8,4]", "multi.dims=[8,2]", "single.temperature=0.1"])
+    both = [replace(part, multi=vectors) for part, vectors in zip((queries, documents), multi, strict=True)]
+    losses = batch_losses(config, *both, known)
     assert list(losses) == ["single@16", "single@8", "single@4", "multi@8", "multi@2"]
     values = [loss.item() for loss in losses.values()]
     assert total(losses).item() == pytest.approx(sum(values[:3]) / 3 + sum(values[3:]) / 2)
-    cut = [torch.nn.functional.normalize(part[:, :4], dim=1) for part in (queries, documents)]
+    cut = [F.normalize(part.single[:, :4], dim=1) for part in both]
     assert losses["single@4"].item() == pytest.approx(info_nce(cut[0] @ cut[1].T, known, 0.1).item())
+    pairs = [[(q[:, :2], d[:, :2]) for d in multi[1].unpack()] for q in multi[0].unpack()]
+    scores = [[(F.normalize(q, dim=1) @ F.normalize(d, dim=1).T).amax(1).mean() for q, d in row] for row in pairs]
+    by_hand = info_nce(torch.tensor(scores), known, config.multi.temperature)
+    assert losses["multi@2"].item() == pytest.approx(by_hand.item(), rel=1e-5)
