@@ -147,6 +147,7 @@ class Config:
     seed: int = 0
     output: str = "outputs/run"
     device: str | None = None  # null: cuda where there is one, else cpu
+    threads: Positive | None = None  # of a CPU; null: one a core. Another number, another rounding of sums
     model: ModelConfig = ModelConfig()
     lora: LoraConfig = LoraConfig()
     single: SingleConfig = SingleConfig()

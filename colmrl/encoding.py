@@ -16,6 +16,7 @@ from colmrl.data.beir import read_corpus, read_queries
 from colmrl.data.records import Document, Query
 from colmrl.models.retriever import Embeddings, Retriever, fingerprint, read_description
 from colmrl.progress import track
+from colmrl.runtime import use_torch
 from colmrl.scoring import MultiVectors
 from colmrl.store import ArraySpec, Kind, Manifest, StoreWriter, arrays_for, as_view, order_hash, pool_records
 from colmrl.view import View, parse_views
@@ -54,15 +55,11 @@ def encode(config: Config, checkpoint: str | Path, data: str | Path, out: str | 
         )
         writers[kind] = StoreWriter(out / kind, manifest, ids)
     if any(writer.missing() for writer in writers.values()):
-        model = Retriever.load(checkpoint).to(device(config)).eval()
+        model = Retriever.load(checkpoint).to(use_torch(config)).eval()
         for kind, records in records_of.items():
             _encode_records(config, model, kind, records, writers[kind])
     log.info("store: %s (%d documents, %d queries)", out, len(documents), len(queries))
     return out
-
-
-def device(config: Config) -> str:
-    return config.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _encode_records(

@@ -21,6 +21,7 @@ from colmrl.data.beir import read_corpus, read_qrels, read_queries
 from colmrl.data.records import Qrels, Triple, relevant
 from colmrl.data.triples import write_triples
 from colmrl.errors import InputError
+from colmrl.runtime import use_torch
 from colmrl.scoring import MultiVectors, maxsim
 from colmrl.search import search
 from colmrl.search.ranking import Ranking, query_view
@@ -47,6 +48,7 @@ def mine(config: Config, store: str | Path, out: str | Path) -> Path:
     corpus = EmbeddingStore(store / "documents")
     if corpus.ids != [document.id for document in documents]:
         raise InputError(f"{store}: holds other documents than {root}: give the data it was encoded from (data.path)")
+    use_torch(config)
     view = View.parse(config.mine.view) if config.mine.view else corpus.views()[0]
     ranking = search(store, view, config.mine.k, config.mine.gpu)
     scores = positive_scores(EmbeddingStore(store / "queries"), corpus, view, qrels)

@@ -9,7 +9,6 @@ from pathlib import Path  # noqa: E402
 from typing import get_args  # noqa: E402
 
 import pytest  # noqa: E402
-import torch  # noqa: E402
 
 from colmrl.config import Config  # noqa: E402
 from colmrl.configure import load_config  # noqa: E402
@@ -20,11 +19,6 @@ from colmrl.training.run import train  # noqa: E402
 
 FAMILIES = get_args(Family)
 VISION = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +43,13 @@ def settings(tiny: Callable[[str], Path], sample: Path) -> Callable[..., Config]
     """Configuration for the sample and a tiny InternVL, with overrides."""
 
     def make(output: Path, *overrides: str, family: str = "internvl") -> Config:
-        base = [f"output={output}", f"model.backbone={tiny(family)}", f"data.path={sample}/train", "device=cpu"]
+        base = [
+            f"output={output}",
+            f"model.backbone={tiny(family)}",
+            f"data.path={sample}/train",
+            "device=cpu",
+            "threads=1",
+        ]
         base += ["train.batch_size=8", "train.max_steps=2", "train.learning_rate=1e-3", "encode.shard_size=10"]
         return load_config(None, [*base, "single.dims=[128,32]", "multi.dims=[64,16]", *overrides])
 

@@ -12,6 +12,7 @@ from colmrl.data.beir import read_corpus, read_qrels, read_queries
 from colmrl.errors import InputError
 from colmrl.evaluation.metrics import mean, per_query
 from colmrl.progress import track
+from colmrl.runtime import use_torch
 from colmrl.search import search
 from colmrl.store import EmbeddingStore
 from colmrl.view import View, parse_views
@@ -33,6 +34,7 @@ def judge(config: Config, store: str | Path, views: Sequence[View] = (), round_n
     views = list(views) or documents.views()
     for view in views:
         documents.array_of(view)  # a wrong view is said before the first search
+    use_torch(config)
     rows: list[Row] = []
     for view in track(views, "judging", len(views)):
         run = search(store, view, config.eval.k, config.eval.gpu).run(set(qrels))

@@ -19,6 +19,7 @@ from colmrl.data.records import Example, relevant
 from colmrl.data.triples import has_ids, read_self_contained, read_triples
 from colmrl.errors import InputError
 from colmrl.models.retriever import Retriever, read_description
+from colmrl.runtime import use_torch
 from colmrl.training.batches import Collator, ExampleDataset
 from colmrl.training.callbacks import Metrics
 from colmrl.training.trainer import RetrieverTrainer, arguments, check_single_process
@@ -42,6 +43,7 @@ def train(config: Config) -> Path:
     _check_same_run(config, output)
     steps_wanted = config.train.max_steps if config.train.max_steps >= 0 else config.train.epochs
     examples, positives = read_examples(config) if steps_wanted else ([], {})
+    use_torch(config)
     set_seed(config.seed)
     model = _model(config)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -5,7 +5,6 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
@@ -14,6 +13,7 @@ from colmrl.config import Config
 from colmrl.errors import InputError
 from colmrl.losses.matryoshka import nested_losses, total
 from colmrl.models.retriever import Embeddings
+from colmrl.runtime import use_torch
 from colmrl.scoring import dot, maxsim, truncate
 
 _WEIGHTS = "trainable.safetensors"
@@ -95,7 +95,7 @@ def batch_losses(
 def arguments(config: Config, folder: Path, steps_an_epoch: int) -> TrainingArguments:
     """Our section `train` in the library's words."""
     train = config.train
-    on_cpu = config.device == "cpu" or not torch.cuda.is_available()
+    on_cpu = use_torch(config) == "cpu"
     steps = train.max_steps if train.max_steps >= 0 else max(1, round(train.epochs * steps_an_epoch))
     return TrainingArguments(
         output_dir=str(folder),

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is not th
 @pytest.fixture
 def minilm(tmp_path):
     paths = [f"model.backbone={SHARED}/models/all-MiniLM-L6-v2", f"data.path={SHARED}/data/scifact"]
-    return load_config("minilm-scifact", [*paths, f"output={tmp_path}/o", "device=cpu"])
+    return load_config("minilm-scifact", [*paths, f"output={tmp_path}/o", "device=cpu", "threads=2"])
 
 
 def test_minilm_embeds_as_sentence_transformers_does_at_every_dim(minilm):
@@ -41,7 +41,6 @@ def test_minilm_embeds_as_sentence_transformers_does_at_every_dim(minilm):
 
 @pytest.mark.slow
 def test_minilm_on_scifact_gives_the_published_ndcg(minilm):
-    torch.set_num_threads(2)
     _, rows = judge_untrained(minilm)
     assert by_view(rows)[0, "single@384"]["ndcg_at_10"] == pytest.approx(0.6451, abs=0.005)
 

@@ -1,0 +1,16 @@
+import torch
+
+from colmrl.configure import load_config
+from colmrl.runtime import use_torch
+
+
+def test_threads_and_device_are_as_asked():
+    before = torch.get_num_threads()
+    try:
+        assert use_torch(load_config(None, ["threads=1", "device=meta"])) == "meta"
+        assert torch.get_num_threads() == 1
+        torch.set_num_threads(2)
+        assert use_torch(load_config(None)) == ("cuda" if torch.cuda.is_available() else "cpu")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
