@@ -49,6 +49,7 @@ def settings(tiny: Callable[[str], Path], sample: Path) -> Callable[..., Config]
             f"data.path={sample}/train",
             "device=cpu",
             "threads=1",
+            "threads=1",
         ]
         base += ["train.batch_size=8", "train.max_steps=2", "train.learning_rate=1e-3", "encode.shard_size=10"]
         return load_config(None, [*base, "single.dims=[128,32]", "multi.dims=[64,16]", *overrides])

@@ -14,6 +14,7 @@ ORDER = [
     "view",
     "config",
     "configure",
+    "runtime",
     "provenance",
     "progress",
     "data",
