@@ -60,9 +60,8 @@ class MultiConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class LossConfig:
-    """InfoNCE over all dims of both heads."""
+    """Symmetric InfoNCE over all dims of both heads."""
 
-    symmetric: bool = True
     false_negative_margin: float | None = None  # mask what scores above the positive by this; null: mask nothing
 
 
@@ -87,14 +86,13 @@ class TrainConfig:
     epochs: Annotated[float, Field(ge=0)] = 1
     max_steps: int = -1  # wins over epochs when ≥ 0
     batch_size: Positive = 32
-    negatives: Annotated[int, Field(ge=0)] = 0  # explicit hard negatives a query, from data.triples
+    negatives: Annotated[int, Field(ge=0)] | None = None  # a query, from triples; null: 1 where they have any
     learning_rate: Annotated[float, Field(gt=0)] = 2e-5
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "bf16"] = "fp32"
     gradient_checkpointing: bool = False
     workers: Annotated[int, Field(ge=0)] = 0  # processes that read and prepare pictures ahead of the model
     save_steps: Positive = 500
@@ -107,7 +105,7 @@ class EncodeConfig:
 
     views: tuple[str, ...] = ()  # what to keep; none: every head in full
     batch_size: Positive = 32
-    shard_size: Positive = 4096  # records a shard
+    shard_size: Positive = 1024  # records a shard: what a kill can cost
     dtype: Literal["fp32", "fp16"] = "fp32"
     workers: Annotated[int, Field(ge=0)] = 0  # processes that read and prepare pictures ahead of the model
 
@@ -116,7 +114,7 @@ class EncodeConfig:
 class MineConfig:
     """Search with the model itself, keep what is hard and not true."""
 
-    view: str | None = None  # null: the largest view that the store keeps
+    view: str | None = None  # null: the store's first: the single head's largest, where there is one
     k: Positive = 50  # how deep to search
     negatives: Positive = 4  # at most, a query
     relative_margin: Annotated[float, Field(ge=0, lt=1)] = 0.05  # keep at ≤ (1 - margin) × the positive's score
@@ -129,7 +127,7 @@ class EvalConfig:
     """What is judged."""
 
     views: tuple[str, ...] = ()  # none: every trained dim of both heads
-    k: Positive = 100  # ranks a query
+    k: Annotated[int, Field(ge=10)] = 100  # ranks a query
     gpu: bool = True  # where there is one
 
 
@@ -144,9 +142,9 @@ class LoopConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class Config:
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     output: str = "outputs/run"
-    device: str | None = None  # null: cuda where there is one, else cpu
+    device: Literal["cpu", "cuda"] | None = None  # null: cuda where there is one, else cpu
     threads: Positive | None = None  # of a CPU; null: one a core. Another number, another rounding of sums
     model: ModelConfig = ModelConfig()
     lora: LoraConfig = LoraConfig()

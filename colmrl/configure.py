@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from colmrl.config import Config
 from colmrl.errors import InputError
+from colmrl.files import write_text
 
 RECIPES = Path(__file__).parent / "recipes"
 _ADAPTER = TypeAdapter(Config)
@@ -36,16 +37,34 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
             raise InputError(f"override {override!r}: value does not parse: quote it ({error})") from None
         _assign(tree, key.split("."), value, override)
         origins[key] = f"override {override!r}"
+    tree["output"] = str(Path(str(tree.get("output") or Config.output)))  # without a closing slash
     try:
-        config = _ADAPTER.validate_python(_interpolate(tree, str(tree.get("output") or Config.output)))
+        config = _ADAPTER.validate_python(_interpolate(tree, tree["output"]))
     except ValidationError as error:
         raise _explain(error, source, origins) from None
-    _check_heads(config)
+    _check(config)
     return config
 
 
-def save_config(config: Config, path: str | Path) -> None:
-    Path(path).write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
+def save_config(config: Config, path: Path) -> None:
+    write_text(path, yaml.safe_dump(to_dict(config), sort_keys=False))
+
+
+def changed_keys(path: Path, config: Config) -> list[str]:
+    """The dotted keys in which `config` differs from the one saved at `path`; that the folder was moved is none."""
+    before, now = _relative(flat(_read_yaml(path))), _relative(flat(to_dict(config)))
+    return [key for key in now if before.get(key) != now[key]]
+
+
+def _relative(values: dict[str, Any]) -> dict[str, Any]:
+    """Paths inside the run folder, written from there."""
+    output = str(values.get("output", ""))
+
+    def relative(value: Any) -> Any:
+        inside = isinstance(value, str) and (value == output or value.startswith(f"{output}/"))
+        return "${output}" + value[len(output) :] if inside else value
+
+    return {key: relative(value) for key, value in values.items()}
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -141,7 +160,8 @@ def _explain(error: ValidationError, source: Path | None, origins: dict[str, str
         inside = [place for name, place in origins.items() if name.startswith(f"{key}.")]
         place = f"{inside[-1] if inside else source}: " if inside or source else ""
     if first["type"] == "unexpected_keyword_argument":
-        key = next((name for name in origins if name.startswith(f"{key}.")), key)
+        if len(parts) == 1:  # an unknown section: its keys say more
+            key = next((name for name in origins if name.startswith(f"{key}.")), key)
         nearest = difflib.get_close_matches(key, all_keys(), n=1, cutoff=0.5) or [
             full for full in all_keys() if full.rpartition(".")[2] == key.rpartition(".")[2]
         ]
@@ -151,7 +171,13 @@ def _explain(error: ValidationError, source: Path | None, origins: dict[str, str
     return InputError(f"{place}{key}: {first['msg']}: got {first['input']!r}")
 
 
-def _check_heads(config: Config) -> None:
+def _check(config: Config) -> None:
+    """What no single value shows."""
+    if config.model.tuning == "full" and config.model.dtype != "fp32":
+        raise InputError(
+            "model.dtype: bf16 loses small updates when all weights are trained: use fp32 with train.precision=bf16, "
+            "or model.tuning=lora"
+        )
     if not config.single.dims and not config.multi.dims:
         raise InputError("single.dims, multi.dims: both empty: give at least one head its dims")
     width = config.single.projection

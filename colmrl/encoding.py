@@ -16,9 +16,10 @@ from colmrl.data.beir import read_corpus, read_queries
 from colmrl.data.records import Document, Query
 from colmrl.models.retriever import Embeddings, Retriever, fingerprint, read_description
 from colmrl.progress import track
+from colmrl.reduction import as_view, pool_records
 from colmrl.runtime import use_torch
 from colmrl.scoring import MultiVectors
-from colmrl.store import ArraySpec, Kind, Manifest, StoreWriter, arrays_for, as_view, order_hash, pool_records
+from colmrl.store import ArraySpec, Kind, Manifest, StoreWriter, arrays_for, content_hash, order_hash
 from colmrl.view import View, parse_views
 
 log = logging.getLogger(__name__)
@@ -41,11 +42,12 @@ def encode(config: Config, checkpoint: str | Path, data: str | Path, out: str | 
         manifest = Manifest(
             kind=kind,
             fingerprint=stamp,
-            checkpoint=str(checkpoint),
-            data=str(data),
+            checkpoint=str(checkpoint.resolve()),
+            data=str(Path(data).resolve()) if Path(data).is_dir() else str(data),
             records=len(ids),
             shard_size=config.encode.shard_size,
             order_hash=order_hash(ids),
+            content_hash=content_hash(records),
             dtype=config.encode.dtype,
             arrays=tuple(arrays_for(views, trained, kind)),
             single_dims=trained.single_dims,
@@ -58,7 +60,7 @@ def encode(config: Config, checkpoint: str | Path, data: str | Path, out: str | 
         model = Retriever.load(checkpoint).to(use_torch(config)).eval()
         for kind, records in records_of.items():
             _encode_records(config, model, kind, records, writers[kind])
-    log.info("store: %s (%d documents, %d queries)", out, len(documents), len(queries))
+        log.info("store: %s (%d documents, %d queries)", out, len(documents), len(queries))
     return out
 
 

@@ -13,90 +13,94 @@ from pathlib import Path
 
 from colmrl import provenance
 from colmrl.config import Config
-from colmrl.configure import replace, save_config, to_dict
+from colmrl.configure import changed_keys, replace, save_config, to_dict
 from colmrl.data.beir import read_qrels, read_queries
 from colmrl.data.sample import write_sample
 from colmrl.encoding import encode
 from colmrl.errors import InputError
 from colmrl.evaluation.report import write_report
 from colmrl.evaluation.run import Row, chosen_views, judge, read_results, write_results
+from colmrl.files import write_text
 from colmrl.mining import mine, report_path
-from colmrl.models.retriever import fingerprint
 from colmrl.models.tiny import write_tiny_model
-from colmrl.store import EmbeddingStore
-from colmrl.training.run import changed_keys, train
+from colmrl.store import EmbeddingStore, read_manifest
+from colmrl.training.run import train
+from colmrl.view import TrainedViews, parse_views
 
 log = logging.getLogger(__name__)
 
 # What may differ when a loop is gone on with: none of it changes what earlier stages wrote.
-_FREE = (
-    "loop.rounds",
-    "eval.",
-    "device",
-    "train.workers",
-    "encode.workers",
-    "train.log_steps",
-)
+_FREE = ("loop.rounds", "eval.", "device", "train.workers", "encode.workers", "train.log_steps")
 
 
 def loop(config: Config) -> list[Row]:
     """Run the rounds that `config.loop` asks for into `config.output`; returns the rows of all rounds."""
-    start = time.monotonic()
     output = Path(config.output)
-    _check_and_start(config, output)
-    _prepare(config, output)
+    _start(config, output)
     rows: list[Row] = []
     for number in range(config.loop.rounds + 1):
+        start = time.monotonic()
         folder = output / f"round-{number}"
         if not (folder / "checkpoint").exists():
             log.info("round %d: training", number)
             train(_round_config(config, number))
         if 0 < number < config.loop.rounds:
             _mine_round(config, folder)
-        rows += judge_round(config, number)
+        rows += judge_round(config, number, start)
     write_results(output / "results.json", rows, config.seed)
-    report = write_report(output, rows, _about(config, time.monotonic() - start))
+    report = write_report(output, rows, _about(config))
     log.info("report: %s", report)
     return rows
 
 
-def _about(config: Config, seconds: float) -> list[str]:
-    """The paragraphs over the report's table."""
-    kept = EmbeddingStore(Path(config.output) / "round-0/store/documents")
-    ids = {q.id for q in read_queries(kept.manifest.data, config.data.strict)}, set(kept.ids)
-    queries = len(read_qrels(kept.manifest.data, config.data.eval_split, *ids, config.data.strict))
-    chance = f"a random order has Recall@1 {1 / len(kept):.4f}"
-    return [
-        f"`{provenance.command()}`, commit {provenance.commit()}, seed {config.seed}, {seconds:.0f} s in this call.",
-        f"{queries} queries ({config.data.eval_split}) against {len(kept)} documents; {chance} or little more.",
-    ]
-
-
-def judge_round(config: Config, number: int) -> list[Row]:
-    """Encode a round's evaluation data and judge it, or read what was judged before with the same views."""
+def judge_round(config: Config, number: int, start: float) -> list[Row]:
+    """Encode a round's evaluation data and judge it, or give what was judged before of the same vectors in the
+    same way. `start`: when the round's work began, for its seconds.
+    """
     folder = Path(config.output) / f"round-{number}"
-    made_with = {"fingerprint": fingerprint(folder / "checkpoint"), "eval": to_dict(config)["eval"]}
+    data = config.data.eval_path or config.data.path
+    store = encode(config, folder / "checkpoint", data, folder / "store")
+    manifests = [read_manifest(store / kind) for kind in ("documents", "queries")]
+    judged = {"of": [[m.fingerprint, m.content_hash] for m in manifests], "eval": to_dict(config)["eval"]}
     path = folder / "results.json"
     if path.is_file():
         before = read_results(path)
-        if made_with.items() <= before.items():
+        if before.get("judged") == judged:
             return before["rows"]
-    data = config.data.eval_path or config.data.path
-    encode(config, folder / "checkpoint", data, folder / "store")
-    rows = judge(config, folder / "store", chosen_views(config), number)
-    write_results(path, rows, config.seed, **made_with)
+    rows = judge(config, store, chosen_views(config), number)
+    write_results(path, rows, config.seed, judged=judged, seconds=round(time.monotonic() - start))
     return rows
+
+
+def _about(config: Config) -> list[str]:
+    """The paragraphs over the report's table: what was judged, and the command and commit of each round."""
+    folder = Path(config.output)
+    kept = EmbeddingStore(folder / "round-0/store/documents")
+    ids = {q.id for q in read_queries(kept.manifest.data, config.data.strict)}, set(kept.ids)
+    queries = len(read_qrels(kept.manifest.data, config.data.eval_split, *ids, config.data.strict))
+    runs: dict[tuple[str, str | None], list[tuple[int, int]]] = {}
+    for number in range(config.loop.rounds + 1):
+        result = read_results(folder / f"round-{number}/results.json")
+        runs.setdefault((result["command"], result["commit"]), []).append((number, result["seconds"]))
+    said = [
+        f"Round {', '.join(f'{number} ({seconds} s)' for number, seconds in rounds)}: `{command}`, commit {commit}, "
+        f"seed {config.seed}."
+        for (command, commit), rounds in runs.items()
+    ]
+    chance = f"a random order has Recall@1 {1 / len(kept):.4f}"
+    judged = f"{queries} queries ({config.data.eval_split}) against {len(kept)} documents; {chance} or little more."
+    return [*said, f"{judged} Round 0 is untrained (zero-shot)."]
 
 
 def judge_untrained(config: Config) -> tuple[str, list[Row]]:
     """Round 0 alone: the store and the rows of the recipe's model before any training."""
+    start = time.monotonic()
     output = Path(config.output)
-    _check_and_start(config, output)
-    _prepare(config, output)
+    _start(config, output)
     folder = output / "round-0"
     if not (folder / "checkpoint").exists():
         train(_round_config(config, 0))
-    return str(folder / "store"), judge_round(config, 0)
+    return str(folder / "store"), judge_round(config, 0, start)
 
 
 def _mine_round(config: Config, folder: Path) -> None:
@@ -105,7 +109,7 @@ def _mine_round(config: Config, folder: Path) -> None:
     encode(config, folder / "checkpoint", config.data.path, store)
     if triples.exists():
         report = report_path(triples)
-        if not report.is_file() or json.loads(report.read_text())["fingerprint"] != fingerprint(folder / "checkpoint"):
+        if json.loads(report.read_text())["fingerprint"] != read_manifest(store / "documents").fingerprint:
             raise InputError(f"{triples}: was mined with another checkpoint than {folder}'s: remove it to mine again")
         return
     log.info("%s: mining", folder.name)
@@ -129,21 +133,35 @@ def _round_config(config: Config, number: int) -> Config:
     )
 
 
-def _prepare(config: Config, output: Path) -> None:
-    """The sample data and the tiny model, where the recipe asks for them and they are not there yet."""
+def _start(config: Config, output: Path) -> None:
+    """Check what can be known before the first step, write down what is run, make data and model where asked for."""
+    _check_views(config)
+    saved = output / "config.yaml"
+    if saved.is_file():
+        mined = any(output.glob("round-*/triples.jsonl"))
+        free = _FREE if mined else (*_FREE, "mine.")  # what is not made yet may still be asked for otherwise
+        changed = [key for key in changed_keys(saved, config) if not key.startswith(free)]
+        if changed:
+            raise InputError(
+                f"{output}: holds a loop with other {', '.join(changed)}: choose another --output, or remove it"
+            )
+    save_config(config, saved)
+    if not (output / "environment.json").exists():
+        environment = provenance.environment() | {"seed": config.seed}
+        write_text(output / "environment.json", json.dumps(environment, indent=2))
     if config.loop.tiny_model and not (output / "model").exists():
         write_tiny_model(config.loop.tiny_model, output / "model", config.seed)
     if config.loop.sample and not (output / "data").exists():
         write_sample(output / "data", config.seed)
 
 
-def _check_and_start(config: Config, output: Path) -> None:
-    saved = output / "config.yaml"
-    if saved.is_file():
-        changed = [key for key in changed_keys(saved, config) if not key.startswith(_FREE)]
-        if changed:
-            raise InputError(f"{output}: holds a loop with other {', '.join(changed)}: choose another --output")
-    output.mkdir(parents=True, exist_ok=True)
-    save_config(config, saved)
-    environment = provenance.environment() | {"seed": config.seed}
-    (output / "environment.json").write_text(json.dumps(environment, indent=2))
+def _check_views(config: Config) -> None:
+    trained = TrainedViews(config.single.dims, config.multi.dims)
+    for view in parse_views([*config.eval.views, *config.encode.views, config.mine.view or ""]):
+        trained.check(view)
+    wanted = config.train.negatives
+    if config.loop.rounds > 1 and wanted is not None and not 0 < wanted <= config.mine.negatives:
+        raise InputError(
+            f"train.negatives: {wanted}: a round that mines {config.mine.negatives} (mine.negatives) cannot train "
+            f"with {wanted}: choose 1 to {config.mine.negatives}"
+        )

@@ -1,8 +1,8 @@
 """Hard negatives: search with the model, then keep what is close but, as far as can be told, not an answer.
 
 Two filters, in order: known positives never; and positive-aware (NV-Retriever, arXiv:2407.15831): a candidate is
-kept only if its score is at most (1 - relative_margin) × its positive's, since what scores like the answer
-often is one that nobody marked.
+kept only if it scores at least relative_margin × |its positive's score| below its positive, since what scores like
+the answer often is one that nobody marked.
 """
 
 import json
@@ -21,11 +21,12 @@ from colmrl.data.beir import read_corpus, read_qrels, read_queries
 from colmrl.data.records import Qrels, Triple, relevant
 from colmrl.data.triples import write_triples
 from colmrl.errors import InputError
+from colmrl.files import write_text
 from colmrl.runtime import use_torch
 from colmrl.scoring import MultiVectors, maxsim
 from colmrl.search import search
 from colmrl.search.ranking import Ranking, query_view
-from colmrl.store import EmbeddingStore, read_manifest
+from colmrl.store import EmbeddingStore, check_same_data, read_manifest
 from colmrl.view import View
 
 log = logging.getLogger(__name__)
@@ -46,14 +47,14 @@ def mine(config: Config, store: str | Path, out: str | Path) -> Path:
         root, config.data.train_split, {q.id for q in queries}, {d.id for d in documents}, config.data.strict
     )
     corpus = EmbeddingStore(store / "documents")
-    if corpus.ids != [document.id for document in documents]:
-        raise InputError(f"{store}: holds other documents than {root}: give the data it was encoded from (data.path)")
+    asked = EmbeddingStore(store / "queries")
+    check_same_data(corpus, documents, root)
+    check_same_data(asked, queries, root)
     use_torch(config)
     view = View.parse(config.mine.view) if config.mine.view else corpus.views()[0]
-    ranking = search(store, view, config.mine.k, config.mine.gpu)
-    scores = positive_scores(EmbeddingStore(store / "queries"), corpus, view, qrels)
+    ranking = search(asked, corpus, view, config.mine.k, config.mine.gpu, set(qrels))
+    scores = positive_scores(asked, corpus, view, qrels)
     triples, counts = choose_negatives(config, ranking, qrels, scores)
-    out.parent.mkdir(parents=True, exist_ok=True)
     report = {
         "command": provenance.command(),
         "commit": provenance.commit(),
@@ -64,7 +65,7 @@ def mine(config: Config, store: str | Path, out: str | Path) -> Path:
         "mine": to_dict(config)["mine"],
         "counts": dict(counts),
     }
-    report_path(out).write_text(json.dumps(report, indent=2))  # first: triples stand for a finished mining
+    write_text(report_path(out), json.dumps(report, indent=2))  # first: triples stand for a finished mining
     write_triples(out, triples, queries, documents, str(root))
     log.info("%s: %s", out, ", ".join(f"{value} {name}" for name, value in counts.items()))
     return out
@@ -94,7 +95,7 @@ def choose_negatives(
         candidates = [(name, score) for name, score in found if name not in known]
         for positive in sorted(known):
             positive_score = scores[query_id, positive]
-            bound = positive_score * (1 - config.mine.relative_margin)
+            bound = positive_score - config.mine.relative_margin * abs(positive_score)
             kept = [(name, score) for name, score in candidates if score <= bound]
             counts["candidates"] += len(found)
             counts["known positives removed"] += len(found) - len(candidates)
@@ -107,7 +108,10 @@ def choose_negatives(
             names, values = tuple(name for name, _ in kept), tuple(score for _, score in kept)
             triples.append(Triple(query_id, positive, names, positive_score, values))
     if not counts["negatives"]:
-        raise InputError(f"mine.k, mine.relative_margin: no pair keeps a negative ({dict(counts)}): search deeper")
+        raise InputError(
+            f"mine.k, mine.relative_margin: no pair keeps a negative ({dict(counts)}): search deeper, or lower the "
+            "margin"
+        )
     return triples, counts
 
 
@@ -116,7 +120,7 @@ def positive_scores(
 ) -> dict[tuple[str, str], float]:
     """The score of every relevant (query, document) pair at a view; memory: the vectors of what is judged."""
     pairs = [(query_id, name) for query_id, judged in qrels.items() for name in sorted(relevant(judged))]
-    query_vectors = _pick(queries, query_view(view), {query_id for query_id, _ in pairs})
+    query_vectors = _pick(queries, query_view(view, queries), {query_id for query_id, _ in pairs})
     document_vectors = _pick(documents, view, {name for _, name in pairs})
     scores = {}
     for query_id, name in pairs:

@@ -13,7 +13,7 @@ def bar(label: str) -> Progress:
     """A bar that shows how many are done, how long it took and how long it will."""
     console = Console(stderr=True)
     columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, disable=not console.is_terminal)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:

@@ -69,7 +69,7 @@ def maxsim(queries: MultiVectors, documents: MultiVectors) -> Float[Tensor, "q d
 
     The average (rather than ColBERT's sum) makes scores of long and short queries comparable, as thresholds and
     temperatures need; it ranks the documents of a query the same. Differentiable. On the CPU one product a
-    document stays in cache (FACTS: 3.5–9× faster than padding); on a GPU documents go in padded blocks.
+    document stays in cache; on a GPU documents go in padded blocks.
     """
     if queries.vectors.is_cuda:
         best = _best_in_blocks(queries.vectors, documents)

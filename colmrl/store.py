@@ -12,10 +12,8 @@ missing. Everything is memory-mapped; views are read a shard at a time.
 """
 
 import hashlib
-import itertools
 import json
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -25,14 +23,17 @@ import torch
 from jaxtyping import Float
 from pydantic import TypeAdapter
 
+from colmrl.data.records import Document, Query
 from colmrl.errors import InputError
-from colmrl.pooling import pool_tokens
+from colmrl.files import write_text, write_whole
+from colmrl.reduction import as_view, pool_records
 from colmrl.scoring import MultiVectors
-from colmrl.view import Head, Precision, TrainedViews, View
+from colmrl.view import Head, TrainedViews, View
 
 Kind = Literal["documents", "queries"]
 
 FORMAT = 1
+_POOLED_BYTES = 1 << 28
 DTYPES = {"fp32": np.float32, "fp16": np.float16}
 
 
@@ -51,7 +52,9 @@ class ArraySpec:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What made a store. `fingerprint` is the checkpoint's, `order_hash` the ids' in their order."""
+    """What made a store. `fingerprint` is the checkpoint's, `order_hash` the ids' in their order,
+    `content_hash` that of what was encoded.
+    """
 
     kind: Kind
     fingerprint: str
@@ -60,6 +63,7 @@ class Manifest:
     records: int
     shard_size: int
     order_hash: str
+    content_hash: str
     dtype: Literal["fp32", "fp16"]
     arrays: tuple[ArraySpec, ...]
     single_dims: tuple[int, ...]
@@ -86,6 +90,16 @@ def order_hash(ids: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:32]
 
 
+def content_hash(records: Sequence[Document] | Sequence[Query]) -> str:
+    """Of ids, texts, and the names and sizes of pictures: whether what was encoded is still what is there."""
+    digest = hashlib.sha256()
+    for record in records:
+        text = record.body if isinstance(record, Document) else record.text
+        images = [(Path(image).name, Path(image).stat().st_size) for image in record.images]
+        digest.update(json.dumps([record.id, text, images]).encode())
+    return digest.hexdigest()[:32]
+
+
 def arrays_for(views: Sequence[View], trained: TrainedViews, kind: Kind) -> list[ArraySpec]:
     """The arrays that serve these views (none: every head in full). Queries always keep all their vectors."""
     for view in views:
@@ -106,13 +120,11 @@ class StoreWriter:
             different = read_manifest(folder).same_content(manifest)
             if different:
                 raise InputError(
-                    f"{folder}: a store with another {', '.join(different)}: choose another --out, or remove it"
+                    f"{folder}: a store with another {', '.join(different)}: use another folder, or remove it"
                 )
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / "ids.jsonl", lambda p: p.write_text("".join(json.dumps(i) + "\n" for i in ids)))
-        text = json.dumps(_MANIFEST.dump_python(manifest, mode="json"), indent=2)
-        _replace(folder / "manifest.json", lambda p: p.write_text(text))
+        write_text(folder / "ids.jsonl", "".join(json.dumps(name) + "\n" for name in ids))
+        write_text(folder / "manifest.json", json.dumps(_MANIFEST.dump_python(manifest, mode="json"), indent=2))
 
     def missing(self) -> list[int]:
         """Shards that have to be encoded: those of which any file is absent or not whole."""
@@ -149,6 +161,7 @@ class EmbeddingStore:
         self.manifest = read_manifest(folder)
         self.ids: list[str] = [json.loads(line) for line in (folder / "ids.jsonl").read_text().splitlines()]
         self.trained = TrainedViews(self.manifest.single_dims, self.manifest.multi_dims)
+        self._pooled: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
         for shard in range(self.manifest.shards):
             for spec in self.manifest.arrays:
                 if not (folder / f"{spec.name}-{shard:05d}.npy").is_file():
@@ -179,9 +192,19 @@ class EmbeddingStore:
         for shard in range(self.manifest.shards):
             vectors = self._load(spec, shard)
             offsets = np.load(self.folder / f"{spec.name}-{shard:05d}.offsets.npy")
-            if view.vectors != spec.vectors:
-                vectors, offsets = pool_records(vectors, offsets, view.vectors or 0)
+            if view.vectors is not None and view.vectors != spec.vectors:
+                vectors, offsets = self._pool(vectors, offsets, shard, view.vectors)
             yield MultiVectors(torch.from_numpy(as_view(vectors, view)), torch.from_numpy(offsets))
+
+    def _pool(self, vectors: np.ndarray, offsets: np.ndarray, shard: int, budget: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pooled while reading; kept for the next view of the same budget, as far as memory is spared."""
+        if (shard, budget) not in self._pooled:
+            pooled = pool_records(vectors, offsets, budget)
+            held = sum(kept.nbytes for kept, _ in self._pooled.values())
+            if held + pooled[0].nbytes > _POOLED_BYTES:
+                return pooled
+            self._pooled[shard, budget] = pooled
+        return self._pooled[shard, budget]
 
     def array_of(self, view: View) -> ArraySpec:
         """The array that serves a view; an InputError that names what is kept where there is none."""
@@ -196,7 +219,7 @@ class EmbeddingStore:
             raise InputError(f"view {str(view)!r}: {self.folder} keeps {names}: encode again with --views {view}")
         if view.vectors and self.manifest.kind == "documents":
             most = max(int(np.diff(self._offsets(spec, shard)).max()) for shard in range(self.manifest.shards))
-            if spec.vectors is None and view.vectors > most:
+            if view.vectors > most:
                 raise InputError(
                     f"view {str(view)!r}: no document has more than {most} vectors: ask for x{most} or less"
                 )
@@ -230,34 +253,13 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def as_view(vectors: np.ndarray, view: View) -> Float[np.ndarray, "n dim"]:
-    """Stored vectors cut to a view's dim, normalised, and rounded to its precision; fp32, as scores take them."""
-    cut = np.array(vectors[:, : view.dim], dtype=np.float32)
-    cut /= np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12)
-    return rounded(cut, view.precision)
-
-
-def rounded(vectors: Float[np.ndarray, "n h"], precision: Precision) -> Float[np.ndarray, "n h"]:
-    """What a vector is after it was kept in this precision. int8: one scale a vector; binary: signs, unit length."""
-    match precision:
-        case "fp32":
-            return vectors
-        case "fp16":
-            return vectors.astype(np.float16).astype(np.float32)
-        case "int8":
-            scale = np.maximum(np.abs(vectors).max(1, keepdims=True), 1e-12) / 127
-            return np.rint(vectors / scale) * scale
-        case "binary":
-            return np.where(vectors > 0, 1.0, -1.0).astype(np.float32) / np.float32(np.sqrt(vectors.shape[1]))
-
-
-def pool_records(vectors: np.ndarray, offsets: np.ndarray, budget: int) -> tuple[np.ndarray, np.ndarray]:
-    """Each record's vectors pooled to the budget; new vectors and offsets."""
-    pooled = [
-        pool_tokens(np.asarray(vectors[start:stop], dtype=np.float32), budget)
-        for start, stop in itertools.pairwise(offsets)
-    ]
-    return np.concatenate(pooled), np.concatenate([[0], np.cumsum([len(p) for p in pooled])]).astype(np.int64)
+def check_same_data(store: EmbeddingStore, records: Sequence[Document] | Sequence[Query], data: str | Path) -> None:
+    """Raise an InputError unless the store was encoded from these very records."""
+    if store.manifest.content_hash != content_hash(records):
+        raise InputError(
+            f"{store.folder}: was encoded from other {store.manifest.kind} than {data} now holds: "
+            "give the data it was encoded from (data.path), or encode again"
+        )
 
 
 def _save(path: Path, array: np.ndarray) -> None:
@@ -265,17 +267,4 @@ def _save(path: Path, array: np.ndarray) -> None:
         with partial.open("wb") as file:
             np.save(file, array)
 
-    _replace(path, write)
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write under a temporary name, fsync, rename."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        write(partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written ({error.strerror}): free space or choose another --out") from None
+    write_whole(path, write)

@@ -15,10 +15,18 @@ from colmrl.configure import load_config  # noqa: E402
 from colmrl.data.sample import write_sample  # noqa: E402
 from colmrl.encoding import encode  # noqa: E402
 from colmrl.models.tiny import Family, write_tiny_model  # noqa: E402
+from colmrl.search import Ranking, search  # noqa: E402
+from colmrl.store import EmbeddingStore  # noqa: E402
 from colmrl.training.run import train  # noqa: E402
+from colmrl.view import View  # noqa: E402
 
 FAMILIES = get_args(Family)
 VISION = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl")
+
+
+def search_store(store: Path, view: View, k: int, only: set[str] | None = None) -> Ranking:
+    """Search a store by its folder."""
+    return search(EmbeddingStore(store / "queries"), EmbeddingStore(store / "documents"), view, k, only=only)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from colmrl.config import Config
-from colmrl.configure import RECIPES, load_config, save_config
+from colmrl.configure import RECIPES, changed_keys, load_config, save_config
 from colmrl.errors import InputError
 
 
@@ -54,6 +54,10 @@ def test_a_typo_names_file_line_and_the_nearest_key(tmp_path):
         ("seed.x=1", "seed"),
         ("single.projection=64", "single.dims.*128.*projection=64"),
         ("data.path=3", "data.path.*string"),
+        ("train.nope.x=3", "train.nope: unknown key: known keys: train.init_from|train.nope.*did you mean"),
+        ("seed=-1", "seed.*greater than or equal to 0"),
+        ("eval.k=3", "eval.k.*greater than or equal to 10"),
+        ("model.dtype=bf16", "model.dtype.*fp32 with train.precision=bf16"),
     ],
 )
 def test_a_wrong_override_is_said_with_its_key(override, says):
@@ -72,6 +76,14 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path, text):
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(InputError, match=r"c\.yaml"):
         load_config(path)
+
+
+def test_only_what_differs_is_named_and_a_moved_folder_is_not_a_change(tmp_path):
+    config = load_config("demo", ["output=here"])
+    save_config(config, tmp_path / "c.yaml")
+    assert changed_keys(tmp_path / "c.yaml", load_config("demo", ["output=there/"])) == []
+    other = load_config("demo", ["output=here/", "train.epochs=7", "mine.k=3"])
+    assert changed_keys(tmp_path / "c.yaml", other) == ["train.epochs", "mine.k"]
 
 
 def test_output_is_filled_in(tmp_path):

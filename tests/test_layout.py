@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ORDER = [
     "errors",
+    "files",
     "view",
     "config",
     "configure",
@@ -19,7 +20,7 @@ ORDER = [
     "progress",
     "data",
     "scoring",
-    "pooling",
+    "reduction",
     "losses",
     "models",
 ]

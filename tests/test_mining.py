@@ -1,13 +1,15 @@
 import json
 
+import numpy as np
 import pytest
+from conftest import search_store
 
 from colmrl.data.beir import read_corpus, read_qrels, read_queries
 from colmrl.data.records import relevant
 from colmrl.data.triples import read_triples
 from colmrl.errors import InputError
-from colmrl.mining import mine, report_path
-from colmrl.search import search
+from colmrl.mining import choose_negatives, mine, report_path
+from colmrl.search import Ranking
 from colmrl.view import View
 
 
@@ -28,7 +30,7 @@ def test_negatives_are_the_best_that_pass_both_filters(settings, store, tmp_path
     """Against brute force over the whole ranking."""
     overrides = (f"mine.view={view}", "mine.k=12", "mine.negatives=3", f"mine.relative_margin={margin}")
     triples, _ = run_mine(settings, store, tmp_path / "t.jsonl", *overrides)
-    full = search(store, View.parse(view), 10_000).run()
+    full = search_store(store, View.parse(view), 10_000).run()
     assert [(t.query_id, t.pos_id) for t in triples] == [
         (query, positive) for query, grades in judged.items() for positive in sorted(relevant(grades))
     ]
@@ -42,6 +44,14 @@ def test_negatives_are_the_best_that_pass_both_filters(settings, store, tmp_path
         assert [scores[name] for name in t.neg_ids] == pytest.approx([scores[name] for name in expected], abs=1e-5)
         assert t.pos_score == pytest.approx(scores[t.pos_id], abs=1e-5)
         assert t.neg_scores == pytest.approx([scores[name] for name in expected], abs=1e-5)
+
+
+def test_the_margin_points_down_for_negative_scores_too(settings, tmp_path):
+    """A candidate above its positive is never kept, whatever the sign."""
+    names = ["above", "same", "below"]
+    ranking = Ranking(["q"], names, np.array([[-0.19, -0.20, -0.30]]), np.array([[0, 1, 2]]))
+    triples, _ = choose_negatives(settings(tmp_path), ranking, {"q": {"p": 1}}, {("q", "p"): -0.2})
+    assert triples[0].neg_ids == ("below",)
 
 
 def test_the_report_counts_what_each_filter_removed(settings, store, tmp_path, judged):
@@ -70,7 +80,7 @@ def test_random_sampling_draws_from_what_passed_and_repeats_with_its_seed(settin
 
 def test_what_does_not_fit_is_refused_and_nothing_overwritten(settings, store, tmp_path, sample):
     out = tmp_path / "t.jsonl"
-    with pytest.raises(InputError, match="holds other documents"):
+    with pytest.raises(InputError, match="was encoded from other documents"):
         mine(settings(out, f"data.path={sample}/test", "data.train_split=test"), store, out)
     with pytest.raises(InputError, match="no pair keeps a negative"):
         mine(settings(out, "mine.k=1", "mine.relative_margin=0.999"), store, out)

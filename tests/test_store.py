@@ -3,7 +3,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import VISION
+from conftest import VISION, search_store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.cluster.hierarchy import fcluster, linkage
@@ -13,9 +13,9 @@ from colmrl.data.beir import read_corpus
 from colmrl.encoding import embed, encode
 from colmrl.errors import InputError
 from colmrl.models.retriever import Retriever
-from colmrl.pooling import pool_tokens
+from colmrl.reduction import pool_tokens, rounded
 from colmrl.scoring import truncate
-from colmrl.store import EmbeddingStore, rounded
+from colmrl.store import EmbeddingStore
 from colmrl.view import View
 
 
@@ -86,8 +86,13 @@ def test_a_store_of_another_checkpoint_data_or_size_is_refused(copy, checkpoint,
     model.save(other)
     with pytest.raises(InputError, match="another fingerprint"):
         again(copy, other, settings, sample)
-    with pytest.raises(InputError, match="another records, order_hash"):
+    with pytest.raises(InputError, match="another records, order_hash, content_hash"):
         encode(settings(copy), checkpoint, sample / "test", copy)
+    changed = shutil.copytree(sample / "train", tmp_path / "data")
+    rows = (changed / "queries.jsonl").read_text().replace("red", "blue")
+    (changed / "queries.jsonl").write_text(rows)
+    with pytest.raises(InputError, match="another content_hash"):
+        encode(settings(copy), checkpoint, changed, copy)
     with pytest.raises(InputError, match="another shard_size"):
         again(copy, checkpoint, settings, sample, "encode.shard_size=7")
     assert contents(copy) == before
@@ -112,6 +117,12 @@ def test_only_the_views_asked_for_are_kept(checkpoint, settings, sample, store, 
         small.array_of(View.parse("multi@16:fp16"))
     with pytest.raises(InputError, match=r"'single@32'"):
         small.array_of(View.parse("single@32"))
+    for text in ("single@32:int8", "multi@16x4:binary", "single@32:fp16"):  # queries are kept in fp16 as well
+        assert len(search_store(out, View.parse(text), 3).query_ids) == 96
+    asked = replace(config, encode={"views": ("multi@16x99",)})
+    much = encode(asked, checkpoint, sample / "train", tmp_path / "much")
+    with pytest.raises(InputError, match="no document has more than 24 vectors"):
+        EmbeddingStore(much / "documents").array_of(View.parse("multi@16x99:fp16"))
 
 
 def test_impossible_views_are_refused_with_what_is_possible(store):

@@ -48,7 +48,13 @@ def friendly(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except InputError as error:
-            typer.echo(f"error: {error}", err=True)
+            message = str(error).rpartition("InputError: ")[2]  # a data worker's error comes with its traceback
+            typer.echo(f"error: {message.strip()}", err=True)
+            raise typer.Exit(2) from None
+        except OSError as error:
+            if error.filename is None:
+                raise
+            typer.echo(f"error: {error.filename}: {error.strerror}: choose another place, or mend this one", err=True)
             raise typer.Exit(2) from None
 
     return run
@@ -56,7 +62,7 @@ def friendly(command: Callable[P, R]) -> Callable[P, R]:
 
 def configured(config: str | None, overrides: Sequence[str] | None, flags: dict[str, Any]) -> Config:
     """The configuration; a flag that was given wins over the file, `section.key=value` over both."""
-    given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
+    given = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in flags.items() if value is not None]
     return load_config(config, [*given, *(overrides or [])])
 
 

@@ -31,6 +31,7 @@ def train(
         "data.triples": triples,
         "data.root": root,
         "train.epochs": epochs,
+        "train.max_steps": -1 if epochs is not None else None,  # which would win over epochs
         "train.batch_size": batch_size,
         "model.tuning": "lora" if lora else None,
         "seed": seed,

@@ -1,11 +1,13 @@
 """The native format, the BEIR layout (arXiv:2104.08663) with pictures: corpus.jsonl, queries.jsonl, qrels/*.tsv."""
 
+import codecs
 import functools
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from colmrl.data.jsonl import Row, read_rows
+from colmrl.data.jsonl import Row, read_rows, skip
 from colmrl.data.records import Document, Example, Qrels, Query, Triple
 from colmrl.errors import InputError, located
 
@@ -64,17 +66,18 @@ def read_qrels(
         raise InputError(f"{path}: no such split: choose from {there}")
     qrels: dict[str, dict[str, int]] = {}
     skipped = 0
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
-            if (number == 1 and line.startswith("query-id")) or not line.strip():
+            line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            if (number == 1 and line.startswith(b"query-id")) or not line.strip():
                 continue
             try:
                 query_id, document_id, grade = _judgement(path, number, line, query_ids, document_ids)
+                if qrels.get(query_id, {}).get(document_id, grade) != grade:
+                    pair = f"{query_id!r} and {document_id!r}"
+                    raise located(path, number, "score", f"an earlier line has another for {pair}", "keep one")
             except InputError as error:
-                if strict:
-                    raise
-                skipped += 1
-                log.warning("skipped %s", error)
+                skipped += skip(error, skipped, strict)
                 continue
             qrels.setdefault(query_id, {})[document_id] = grade
     if skipped:
@@ -147,8 +150,13 @@ def _images(row: Row, folder: Path) -> tuple[str, ...]:
     return tuple(row.picture("image", name, folder, remedy) for name in row.texts("image"))
 
 
-def _judgement(path: Path, number: int, line: str, query_ids: set[str], document_ids: set[str]) -> tuple[str, str, int]:
-    fields = line.rstrip("\r\n").split("\t")
+def _judgement(
+    path: Path, number: int, line: bytes, query_ids: set[str], document_ids: set[str]
+) -> tuple[str, str, int]:
+    try:
+        fields = line.decode().rstrip("\r\n").split("\t")
+    except UnicodeDecodeError as error:
+        raise located(path, number, "line", f"not UTF-8 ({error.reason})", "save the file as UTF-8") from None
     if len(fields) != 3:
         raise located(path, number, "line", f"{len(fields)} fields", "write query-id<TAB>corpus-id<TAB>score")
     query_id, document_id, grade = fields
@@ -156,7 +164,6 @@ def _judgement(path: Path, number: int, line: str, query_ids: set[str], document
         raise located(path, number, "query-id", f"unknown id {query_id!r}", "add it to queries.jsonl")
     if document_id not in document_ids:
         raise located(path, number, "corpus-id", f"unknown id {document_id!r}", "add it to corpus.jsonl")
-    try:
-        return query_id, document_id, int(grade)
-    except ValueError:
-        raise located(path, number, "score", f"{grade!r} is not an integer", "write a grade such as 1") from None
+    if not re.fullmatch(r"\s*[+-]?\d{1,4}\s*", grade):
+        raise located(path, number, "score", f"{grade!r} is not a small integer", "write a grade such as 1")
+    return query_id, document_id, int(grade)

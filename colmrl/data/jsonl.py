@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from colmrl.errors import InputError, located
+from colmrl.files import write_whole
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -29,7 +30,7 @@ class Row:
         if value is None:
             raise self.error(field, "missing", f"give each line a {field!r} (it has {', '.join(self.values)})")
         if isinstance(value, str):
-            return value
+            return self._encodable(field, value)
         if field.endswith("id") and isinstance(value, int) and not isinstance(value, bool):
             return str(value)
         raise self.error(field, f"{value!r} is a {type(value).__name__}", "write it as a string")
@@ -43,7 +44,15 @@ class Row:
         for item in items:
             if not isinstance(item, str):
                 raise self.error(field, f"{item!r} is a {type(item).__name__}", "write a string or a list of strings")
+            self._encodable(field, item)
         return tuple(items)
+
+    def _encodable(self, field: str, value: str) -> str:
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise self.error(field, f"{value[:40]!r} has half a surrogate pair", "write valid Unicode") from None
+        return value
 
     def numbers(self, field: str) -> tuple[float, ...] | None:
         value = self.values.get(field)
@@ -89,11 +98,7 @@ def read_rows(path: str | Path, parse: Callable[[Row], T], strict: bool = True) 
             try:
                 record = parse(_row(path, number, line))
             except InputError as error:
-                if strict:
-                    raise
-                bad += 1
-                if bad <= 3:
-                    log.warning("skipped %s", error)
+                bad += skip(error, bad, strict)
                 continue
             good += 1
             yield record
@@ -101,6 +106,15 @@ def read_rows(path: str | Path, parse: Callable[[Row], T], strict: bool = True) 
         log.warning("%s: skipped %d bad lines, read %d", path, bad, good)
         if not good:
             raise InputError(f"{path}: none of its {bad} lines could be read: see the warnings above")
+
+
+def skip(error: InputError, skipped_before: int, strict: bool) -> int:
+    """Raise a bad line's error (strict), or show it if it is one of the first three; returns 1, to be counted."""
+    if strict:
+        raise error
+    if skipped_before < 3:
+        log.warning("skipped %s", error)
+    return 1
 
 
 def _row(path: Path, number: int, line: bytes) -> Row:
@@ -115,12 +129,14 @@ def _row(path: Path, number: int, line: bytes) -> Row:
 
 def write_rows(path: str | Path, rows: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> int:
     """Write a JSON-lines file in one piece: under a temporary name, then renamed. Returns the number of rows."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
     count = 0
-    with partial.open("w", encoding="utf-8") as out:
-        for row in rows:
-            out.write(json.dumps(row, ensure_ascii=False) + "\n")
-            count += 1
-    partial.replace(path)
+
+    def write(partial: Path) -> None:
+        nonlocal count
+        with partial.open("w", encoding="utf-8") as out:
+            for row in rows:
+                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+                count += 1
+
+    write_whole(Path(path), write)
     return count

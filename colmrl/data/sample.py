@@ -17,7 +17,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from colmrl.errors import InputError
+from colmrl.files import check_new_folder
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +61,7 @@ def write_sample(
     every picture that it is true of is in the qrels.
     """
     out = Path(out)
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out}: exists and is not empty: choose another --out, or remove it")
+    check_new_folder(out)
     rng = random.Random(seed)
     used: set[tuple[frozenset[str], tuple[str, ...]]] = set()
     partial = out.with_name(out.name + ".partial")

@@ -28,8 +28,9 @@ def read_triples(path: str | Path, strict: bool = True) -> list[Triple]:
 
 
 def has_ids(path: str | Path) -> bool:
-    """Whether the first line carries ids, so that texts and pictures come from data.path."""
-    return next(read_rows(path, lambda row: "query_id" in row.values and "pos_id" in row.values), False)
+    """Whether the first good line carries ids, so that texts and pictures come from data.path."""
+    rows = read_rows(path, lambda row: "query_id" in row.values and "pos_id" in row.values, strict=False)
+    return next(rows, False)
 
 
 def read_self_contained(path: str | Path, root: str | Path, strict: bool = True) -> list[Example]:

@@ -20,7 +20,7 @@ def by_view(rows: Sequence[Row]) -> dict[tuple[int | None, str], dict[str, float
 
 
 def round_name(number: int | None) -> str:
-    return {None: "", 0: "0 (untrained)"}.get(number, str(number))
+    return "" if number is None else str(number)
 
 
 def table_lines(rows: Sequence[Row]) -> list[list[str]]:

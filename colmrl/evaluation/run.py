@@ -9,12 +9,14 @@ from typing import Any
 from colmrl import provenance
 from colmrl.config import Config
 from colmrl.data.beir import read_corpus, read_qrels, read_queries
+from colmrl.data.records import relevant
 from colmrl.errors import InputError
 from colmrl.evaluation.metrics import mean, per_query
+from colmrl.files import write_text
 from colmrl.progress import track
 from colmrl.runtime import use_torch
 from colmrl.search import search
-from colmrl.store import EmbeddingStore
+from colmrl.store import EmbeddingStore, check_same_data
 from colmrl.view import View, parse_views
 
 log = logging.getLogger(__name__)
@@ -27,17 +29,18 @@ def judge(config: Config, store: str | Path, views: Sequence[View] = (), round_n
     store = Path(store)
     documents, queries = EmbeddingStore(store / "documents"), EmbeddingStore(store / "queries")
     data = config.data.eval_path or config.data.path or documents.manifest.data
-    ids = {q.id for q in read_queries(data, config.data.strict)}, {d.id for d in read_corpus(data, config.data.strict)}
-    if ids != (set(queries.ids), set(documents.ids)):
-        raise InputError(f"{store}: holds other records than {data}: give the data it was encoded from (data.path)")
-    qrels = read_qrels(data, config.data.eval_split, *ids, config.data.strict)
+    check_same_data(documents, read_corpus(data, config.data.strict), data)
+    check_same_data(queries, read_queries(data, config.data.strict), data)
+    qrels = read_qrels(data, config.data.eval_split, set(queries.ids), set(documents.ids), config.data.strict)
+    if not any(map(relevant, qrels.values())):
+        raise InputError(f"{data}: qrels/{config.data.eval_split}.tsv: no score above 0: nothing can be found")
     views = list(views) or documents.views()
     for view in views:
         documents.array_of(view)  # a wrong view is said before the first search
     use_torch(config)
     rows: list[Row] = []
     for view in track(views, "judging", len(views)):
-        run = search(store, view, config.eval.k, config.eval.gpu).run(set(qrels))
+        run = search(queries, documents, view, config.eval.k, config.eval.gpu, set(qrels)).run()
         vectors = documents.vectors_per_record(view)
         numbers = mean(per_query(run, qrels))
         numbers |= {"vectors_per_document": vectors, "bytes_per_document": view.bytes_per_document(vectors)}
@@ -51,12 +54,8 @@ def chosen_views(config: Config) -> list[View]:
 
 def write_results(path: str | Path, rows: Sequence[Row], seed: int, **more: Any) -> None:
     """results.json: {"command", "commit", "seed", "rows"} and what else is known, written in one piece."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = {"command": provenance.command(), "commit": provenance.commit(), "seed": seed, **more, "rows": rows}
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=1))
-    partial.replace(path)
+    write_text(Path(path), json.dumps(content, indent=1))
 
 
 def read_results(path: str | Path) -> dict[str, Any]:

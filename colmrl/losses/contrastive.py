@@ -28,17 +28,14 @@ def info_nce(
     known_positive: Bool[Tensor, "q d"],
     temperature: float,
     margin: float | None = None,
-    symmetric: bool = True,
 ) -> Float[Tensor, ""]:
-    """Mean cross-entropy of each query's positive among the candidates, and (symmetric) of each positive's query
+    """Symmetric: the mean cross-entropy of each query's positive among the candidates, and of each positive's query
     among the queries, averaged over the two directions.
     """
     labels = torch.arange(len(scores), device=scores.device)
     mask = false_negatives(scores, known_positive, margin)
     logits = (scores / temperature).masked_fill(mask, float("-inf"))
     loss = F.cross_entropy(logits, labels)
-    if not symmetric:
-        return loss
     square = scores[:, : len(scores)].T  # positives × queries
     mask = false_negatives(square, known_positive[:, : len(scores)].T, margin)
     return (loss + F.cross_entropy((square / temperature).masked_fill(mask, float("-inf")), labels)) / 2

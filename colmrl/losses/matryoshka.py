@@ -19,8 +19,8 @@ def nested_losses(
     config: LossConfig,
 ) -> dict[str, Float[Tensor, ""]]:
     """View name (`head@dim`) → loss; `scores_at(dim)` are the head's scores from the first `dim` dims alone."""
-    margin, symmetric = config.false_negative_margin, config.symmetric
-    return {f"{head}@{dim}": info_nce(scores_at(dim), known_positive, temperature, margin, symmetric) for dim in dims}
+    margin = config.false_negative_margin
+    return {f"{head}@{dim}": info_nce(scores_at(dim), known_positive, temperature, margin) for dim in dims}
 
 
 def total(losses: dict[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:

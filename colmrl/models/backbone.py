@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import importlib
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, no_type_check
@@ -20,7 +21,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES  # pyright: ignore[reportPrivateImportUsage]
 from transformers.utils import logging as transformers_logging
 
-from colmrl.config import LoraConfig
+from colmrl.config import LoraConfig, ModelConfig
 from colmrl.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -156,14 +157,21 @@ class Backbone(nn.Module):
         peft = PeftLora(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
         try:
             self.model = get_peft_model(self.model, peft)
-        except ValueError as error:
-            raise InputError(f"lora.targets: {targets!r}: {error}") from None
+        except (ValueError, re.error) as error:
+            raise InputError(f"lora.targets: {targets!r}: {error}: write a regular expression on names") from None
 
     def load_lora(self, folder: Path) -> None:
         """Adapters saved by `save_lora`, ready to train on."""
         from peft import PeftModel
 
         self.model = PeftModel.from_pretrained(self.model, str(folder), is_trainable=True)
+
+    def check_lengths(self, config: ModelConfig) -> None:
+        """Raise an InputError where texts may be longer than the model has positions for."""
+        limit = self.model.config.max_position_embeddings
+        for name in ("max_query_tokens", "max_document_tokens"):
+            if getattr(config, name) > limit:
+                raise InputError(f"model.{name}: {getattr(config, name)}: the backbone reads {limit}: lower it")
 
     def checkpoint_gradients(self) -> None:
         """Trade a second forward pass for activation memory."""

@@ -59,14 +59,20 @@ class InputBuilder:
 
     def _with_template(self, records: list[tuple[str, str, tuple[str, ...], str]], limit: int) -> dict[str, Tensor]:
         prompts, pictures = [], []
-        for prompt, text, images, _ in records:
+        for prompt, text, images, name in records:
             content: list[dict[str, str]] = [{"type": "image"} for _ in images]
             text = prompt.replace("{text}", self._cut(self._harmless(text), limit))
             content += [{"type": "text", "text": text}] if text else []
             message = [{"role": "user", "content": content}]
             prompts.append(self.processor.apply_chat_template(message, tokenize=False))
-            pictures += [open_image(path) for path in images]
-        batch = self.processor(text=prompts, images=pictures or None, padding=True, return_tensors="pt")
+            try:
+                pictures += [open_image(path) for path in images]
+            except InputError as error:
+                raise InputError(f"{name}: {error}") from None
+        try:
+            batch = self.processor(text=prompts, images=pictures or None, padding=True, return_tensors="pt")
+        except ValueError as error:  # e.g. a picture 200 times as wide as high
+            raise InputError(f"one of {', '.join(r[-1] for r in records)}: the processor refuses it: {error}") from None
         return dict(batch)
 
     def _cut(self, text: str, limit: int) -> str:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,13 @@ class Description:
 _DESCRIPTION = TypeAdapter(Description)
 
 
+def describe(config: Config) -> Description:
+    """What a checkpoint of this configuration is; a backbone in a local folder is named by its absolute path."""
+    source = Path(config.model.backbone)
+    model = replace(config.model, backbone=str(source.resolve())) if source.is_dir() else config.model
+    return Description(model, config.lora, config.single, config.multi)
+
+
 class Retriever(nn.Module):
     def __init__(self, description: Description, backbone: Backbone, processor: Any):
         super().__init__()
@@ -74,7 +81,6 @@ class Retriever(nn.Module):
         model = config.model
         processor = load_processor(model.backbone, model.max_pixels, model.padding_side)
         backbone = Backbone.load(model.backbone, model.dtype)
-        description = Description(config.model, config.lora, config.single, config.multi)
         torch.manual_seed(config.seed)
         match model.tuning:
             case "full":
@@ -83,7 +89,9 @@ class Retriever(nn.Module):
                 backbone.add_lora(config.lora)
             case "frozen":
                 backbone.requires_grad_(False)
-        return cls(description, backbone, processor)
+        if not backbone.sees_pictures:
+            backbone.check_lengths(model)
+        return cls(describe(config), backbone, processor)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Retriever":
@@ -153,7 +161,7 @@ def read_description(folder: Path) -> Description:
     """`colmrl.json` of a checkpoint, checked."""
     path = folder / "colmrl.json"
     if not path.is_file():
-        raise InputError(f"{folder}: not a colmrl checkpoint (no colmrl.json): give the folder that train.py wrote")
+        raise InputError(f"{folder}: not a colmrl checkpoint (no colmrl.json): give the OUTPUT/checkpoint of train.py")
     try:
         description = _DESCRIPTION.validate_json(path.read_bytes())
     except ValueError as error:

@@ -20,6 +20,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from colmrl.data.sample import vocabulary
 from colmrl.errors import InputError
+from colmrl.files import check_new_folder
 from colmrl.models.backbone import no_bars, processor_class
 
 log = logging.getLogger(__name__)
@@ -45,8 +46,7 @@ def write_tiny_model(family: str, out: str | Path, seed: int = 0) -> Path:
     if family not in get_args(Family):
         raise InputError(f"--family {family!r}: unknown: choose from {', '.join(get_args(Family))}")
     out = Path(out)
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out}: exists and is not empty: choose another --out, or remove it")
+    check_new_folder(out)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     tokenizer = _bert_tokenizer() if family == "bert" else _bpe_tokenizer(family)

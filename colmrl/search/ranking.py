@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from colmrl.store import EmbeddingStore
 from colmrl.view import View
 
 
@@ -17,15 +18,14 @@ class Ranking:
     scores: Float[np.ndarray, "q k"]
     positions: Int[np.ndarray, "q k"]
 
-    def run(self, query_ids: set[str] | None = None) -> dict[str, dict[str, float]]:
-        """query id → document id → score, as trec_eval takes it; for some queries, or for all."""
+    def run(self) -> dict[str, dict[str, float]]:
+        """query id → document id → score, as trec_eval takes it."""
         return {
             query_id: {self.document_ids[p]: float(s) for p, s in zip(positions, scores, strict=True)}
             for query_id, positions, scores in zip(self.query_ids, self.positions, self.scores, strict=True)
-            if query_ids is None or query_id in query_ids
         }
 
 
-def query_view(view: View) -> View:
-    """How queries are embedded for a view of documents: all their vectors, not rounded; they are not stored."""
-    return View(view.head, view.dim, None, "fp16" if view.precision == "fp16" else "fp32")
+def query_view(view: View, queries: EmbeddingStore) -> View:
+    """How queries are embedded for a view of documents: all their vectors, as precise as they are kept."""
+    return View(view.head, view.dim, None, queries.manifest.dtype)

@@ -33,9 +33,8 @@ class Metrics(TrainerCallback):
         if self.bar is not None:
             self.bar.update(self.task, completed=state.global_step)
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def close(self) -> None:
+        """Give the terminal back, however training ended."""
         if self.bar is not None:
             self.bar.stop()
 

@@ -2,23 +2,22 @@
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import yaml
 from transformers import PrinterCallback, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from colmrl import provenance
 from colmrl.config import Config
-from colmrl.configure import flat, save_config, to_dict
+from colmrl.configure import changed_keys, save_config
 from colmrl.data.beir import pair_examples, read_corpus, read_qrels, read_queries, triple_examples
 from colmrl.data.records import Example, relevant
 from colmrl.data.triples import has_ids, read_self_contained, read_triples
 from colmrl.errors import InputError
-from colmrl.models.retriever import Retriever, read_description
+from colmrl.files import write_text
+from colmrl.models.retriever import Retriever, describe, read_description
 from colmrl.runtime import use_torch
 from colmrl.training.batches import Collator, ExampleDataset
 from colmrl.training.callbacks import Metrics
@@ -43,6 +42,7 @@ def train(config: Config) -> Path:
     _check_same_run(config, output)
     steps_wanted = config.train.max_steps if config.train.max_steps >= 0 else config.train.epochs
     examples, positives = read_examples(config) if steps_wanted else ([], {})
+    negatives = negatives_to_use(config, examples) if steps_wanted else 0
     use_torch(config)
     set_seed(config.seed)
     model = _model(config)
@@ -53,7 +53,7 @@ def train(config: Config) -> Path:
     if steps_wanted:
         total = sum(p.numel() for p in model.parameters())
         log.info("training %.2f M of %.2f M parameters", trained / 1e6, total / 1e6)
-        _fit(config, model, examples, positives, output)
+        _fit(config, model, ExampleDataset(examples, negatives, config.seed), positives, output)
     model.save(checkpoint)
     shutil.rmtree(output / "trainer", ignore_errors=True)
     log.info("checkpoint: %s", checkpoint)
@@ -80,71 +80,91 @@ def read_examples(config: Config) -> tuple[Sequence[Example], dict[str, set[str]
         else:
             examples = pair_examples(queries, documents, qrels)
     if not examples:
-        raise InputError(f"{data.triples or data.path}: no training examples: give qrels with a score above 0")
-    most = max(len(example.negatives) for example in examples)
-    if config.train.negatives > most:
-        raise InputError(
-            f"train.negatives: {config.train.negatives} is more than the examples have ({most}): "
-            + ("mine more, or lower it" if data.triples else "name mined triples with data.triples=")
-        )
-    log.info("%d examples, up to %d hard negatives each", len(examples), most)
+        remedy = "write one triple a line" if data.triples else "give qrels with a score above 0"
+        raise InputError(f"{data.triples or data.path}: no training examples: {remedy}")
     return examples, positives
+
+
+def negatives_to_use(config: Config, examples: Sequence[Example]) -> int:
+    """How many hard negatives a query trains with; an InputError where that is more than there are."""
+    most = max((len(example.negatives) for example in examples), default=0)
+    wanted = config.train.negatives
+    if wanted is not None and wanted > most:
+        raise InputError(
+            f"train.negatives: {wanted} is more than the examples have ({most}): "
+            + ("mine more, or lower it" if config.data.triples else "name mined triples with data.triples=")
+        )
+    used = min(1, most) if wanted is None else wanted
+    log.info("%d examples with up to %d hard negatives each, %d of them a step", len(examples), most, used)
+    return used
 
 
 def _model(config: Config) -> Retriever:
     if config.train.init_from is None:
         return Retriever.create(config)
-    described = read_description(Path(config.train.init_from))
-    for section in ("single", "multi", "lora"):
-        if getattr(described, section) != getattr(config, section):
-            raise InputError(
-                f"train.init_from: {config.train.init_from}: its section {section} is {getattr(described, section)}, "
-                f"not {getattr(config, section)}: take its settings over"
-            )
-    if described.model.tuning != config.model.tuning:
-        raise InputError(f"train.init_from: {config.train.init_from}: was trained with tuning={described.model.tuning}")
-    return Retriever.load(config.train.init_from)
+    described, wanted = read_description(Path(config.train.init_from)), describe(config)
+    changed = [
+        f"{section}.{name}"
+        for section in ("model", "lora", "single", "multi")
+        for name, value in vars(getattr(wanted, section)).items()
+        if name != "temperature" and value != getattr(getattr(described, section), name)
+    ]
+    if changed:
+        raise InputError(
+            f"train.init_from: {config.train.init_from}: was made with another {', '.join(changed)}: "
+            "take its settings over, or train from model.backbone"
+        )
+    model = Retriever.load(config.train.init_from)
+    model.description = replace(model.description, single=wanted.single, multi=wanted.multi)  # its temperatures
+    return model
 
 
 def _fit(
-    config: Config, model: Retriever, examples: Sequence[Example], positives: dict[str, set[str]], output: Path
+    config: Config, model: Retriever, dataset: ExampleDataset, positives: dict[str, set[str]], output: Path
 ) -> None:
     if config.train.gradient_checkpointing:
         model.backbone.checkpoint_gradients()
-    dataset = ExampleDataset(examples, config.train.negatives, config.seed)
-    folder = output / "trainer"
+    folder, metrics = output / "trainer", Metrics(output / "metrics.jsonl")
     trainer = RetrieverTrainer(
         config,
         model=model,
         args=arguments(config, folder, -(-len(dataset) // config.train.batch_size)),
         train_dataset=dataset,
         data_collator=Collator(model.inputs, positives),
-        callbacks=[Metrics(output / "metrics.jsonl")],
+        callbacks=[metrics],
     )
     trainer.remove_callback(PrinterCallback)
-    resume = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    resume = _resume_point(folder)
     if resume:
         log.info("going on from %s", resume)
-    trainer.train(resume_from_checkpoint=resume)
+    try:
+        trainer.train(resume_from_checkpoint=resume)
+    finally:
+        metrics.close()
 
 
 def _check_same_run(config: Config, output: Path) -> None:
-    """An interrupted run may only be gone on with as it was begun."""
-    path = output / "config.yaml"
-    changed = changed_keys(path, config) if path.is_file() else []
-    changed = [key for key in changed if not key.startswith(_FREE)]
+    """An interrupted run may only be gone on with as it was begun; one that has no resume point is begun anew."""
+    if not _resume_point(output / "trainer"):
+        return
+    changed = [key for key in changed_keys(output / "config.yaml", config) if not key.startswith(_FREE)]
     if changed:
-        raise InputError(f"{output}: an unfinished run with other {', '.join(changed)}: choose another --output")
+        raise InputError(
+            f"{output}: an unfinished run with other {', '.join(changed)}: choose another --output, or remove it"
+        )
 
 
-def changed_keys(path: Path, config: Config) -> list[str]:
-    """The dotted keys in which `config` differs from the one saved at `path`."""
-    before, now = flat(yaml.safe_load(path.read_text())), flat(to_dict(config))
-    return [key for key in now if before.get(key) != now[key]]
+def _resume_point(folder: Path) -> str | None:
+    """The newest resume point that was written whole (its state comes last); half-written ones are removed."""
+    points = sorted(folder.glob("checkpoint-*"), key=lambda point: int(point.name.rpartition("-")[2]))
+    for point in reversed(points):
+        if (point / "trainer_state.json").is_file():
+            return str(point)
+        shutil.rmtree(point)
+    return None
 
 
 def _start_folder(config: Config, output: Path) -> None:
-    output.mkdir(parents=True, exist_ok=True)
     save_config(config, output / "config.yaml")
-    environment = provenance.environment() | {"seed": config.seed, "pid": os.getpid()}
-    (output / "environment.json").write_text(json.dumps(environment, indent=2))
+    environment = provenance.environment() | {"seed": config.seed}
+    write_text(output / "environment.json", json.dumps(environment, indent=2))

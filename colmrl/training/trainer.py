@@ -97,7 +97,8 @@ def arguments(config: Config, folder: Path, steps_an_epoch: int) -> TrainingArgu
     train = config.train
     on_cpu = use_torch(config) == "cpu"
     steps = train.max_steps if train.max_steps >= 0 else max(1, round(train.epochs * steps_an_epoch))
-    return TrainingArguments(
+    schedule = "constant_with_warmup" if train.schedule == "constant" else train.schedule
+    made = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=train.batch_size,
@@ -105,10 +106,8 @@ def arguments(config: Config, folder: Path, steps_an_epoch: int) -> TrainingArgu
         weight_decay=train.weight_decay,
         adam_beta2=train.adam_beta2,
         warmup_steps=train.warmup_steps,
-        lr_scheduler_type=train.schedule,
-        max_grad_norm=train.max_grad_norm,
+        lr_scheduler_type=schedule,
         bf16=train.precision == "bf16",
-        fp16=train.precision == "fp16",
         use_cpu=on_cpu,
         seed=config.seed,
         data_seed=config.seed,
@@ -121,8 +120,10 @@ def arguments(config: Config, folder: Path, steps_an_epoch: int) -> TrainingArgu
         remove_unused_columns=False,
         label_names=[],
         report_to="none",
-        disable_tqdm=True,  # callbacks.Progress shows how far it is
+        disable_tqdm=True,  # callbacks.Metrics shows how far it is
     )
+    made._n_gpu = min(1, made.n_gpu)  # several GPUs in one process would mean DataParallel, which cannot gather ours
+    return made
 
 
 def check_single_process() -> None:

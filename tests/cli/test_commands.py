@@ -35,7 +35,7 @@ def snapshot(folder):
 def test_the_four_stages_and_the_loop_go_by_hand(tiny, sample, tmp_path):
     run, data = tmp_path / "run", sample / "train"
     flags = ["--config", "demo", "--output", run, "--data", data, "--epochs", 0.05, "--batch_size", 8, "--lora"]
-    more = [f"model.backbone={tiny('qwen3_vl')}", "train.max_steps=-1", "train.negatives=0", "device=cpu"]
+    more = [f"model.backbone={tiny('qwen3_vl')}", "train.negatives=0", "device=cpu"]
     assert call(train_app, *flags, *more).stdout.strip() == str(run / "checkpoint")
     assert (run / "checkpoint/adapter").is_dir()
     views = "single@64,multi@64x8"
@@ -109,6 +109,15 @@ def test_a_store_of_another_checkpoint(store, checkpoint, sample, tmp_path):
     )
     refused(result, "another fingerprint")
     assert snapshot(mine) == before
+
+
+def test_places_that_cannot_be_written(checkpoint, data, tmp_path):
+    (tmp_path / "file").write_text("precious")
+    arguments = ["encode", "--checkpoint", checkpoint, "--data", data, "--out"]
+    refused(call(main_app, *arguments, tmp_path / "file"), "file")
+    refused(call(main_app, "prepare", "sample", "--out", tmp_path / "file"), "exists and is not empty")
+    refused(call(train_app, "--data", data, "--output", tmp_path / "file"), "model.backbone: not given")
+    assert (tmp_path / "file").read_text() == "precious"
 
 
 @pytest.mark.parametrize(

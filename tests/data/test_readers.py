@@ -60,6 +60,7 @@ def test_malformed_line_412_is_named_and_the_rest_kept_where_that_is_asked_for(f
         ({"_id": "d3"}, r"corpus\.jsonl:3: text, image: both empty"),
         ({"_id": "d3", "text": ["x"]}, r"corpus\.jsonl:3: text: .* is a list"),
         ({"_id": "d3", "image": [3]}, r"corpus\.jsonl:3: image: 3 is a int"),
+        ({"_id": "d3", "text": "\ud800"}, r"corpus\.jsonl:3: text: .* half a surrogate pair"),
         ("[1]", r"corpus\.jsonl:3: line: a list"),
     ],
 )
@@ -78,11 +79,14 @@ def test_a_bad_document_is_said_with_file_line_and_field(folder, row, says):
         ("q1\td9\t1", r"train\.tsv:5: corpus-id: unknown id 'd9'"),
         ("q1\td1\tyes", r"train\.tsv:5: score: 'yes'"),
         ("q1 d1 1", r"train\.tsv:5: line: 1 fields"),
+        ("q1\td1\t99999999999999999999", r"train\.tsv:5: score: '9+' is not a small integer"),
+        ("q1\td1\t0", r"train\.tsv:5: score: an earlier line has another for 'q1' and 'd1'"),
+        (b"q1\td\xff\t1", r"train\.tsv:5: line: not UTF-8"),
     ],
 )
 def test_a_bad_judgement_is_said_with_file_line_and_field(folder, line, says):
     path = folder / "qrels/train.tsv"
-    path.write_text(path.read_text() + line + "\n")
+    path.write_bytes(path.read_bytes() + (line if isinstance(line, bytes) else line.encode()) + b"\n")
     with pytest.raises(InputError, match=says):
         read_qrels(folder, "train", *ids(folder))
     assert len(read_qrels(folder, "train", *ids(folder), strict=False)) == 2
@@ -113,6 +117,12 @@ def test_a_hub_data_set_is_downloaded_once_and_read_as_a_folder(folder, monkeypa
     assert asked == [("mteb/scifact", "dataset")]
     with pytest.raises(InputError, match=r"data\.path: 'nobody/nothing': no such folder.*\(offline\)"):
         read_corpus("nobody/nothing")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_header(folder):
+    path = folder / "qrels/train.tsv"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert len(read_qrels(folder, "train", *ids(folder))) == 2
 
 
 def test_numbers_as_ids_are_read_as_their_text(folder):

@@ -32,7 +32,7 @@ def test_the_loop_leaves_a_report_of_every_round(finished):
     assert list(table) == [(n, v) for n in (0, 1, 2) for v in ("single@128", "multi@32x4")]
     assert table[0, "multi@32x4"]["bytes_per_document"] == 4 * 32 * 4
     text = (finished / "report.md").read_text()
-    assert "256 queries (test) against 256 documents" in text and "| 0 (untrained) | single@128 |" in text
+    assert "256 queries (test) against 256 documents" in text and "| 0 | single@128 |" in text
     assert (finished / "frontier.png").is_file() and (finished / "environment.json").is_file()
     triple = json.loads((finished / "round-1/triples.jsonl").read_text().splitlines()[0])
     assert triple["pos"].startswith("images/train-") and triple["pos_id"] not in triple["neg_ids"]
@@ -55,9 +55,22 @@ def test_what_is_done_is_skipped_and_what_is_missing_is_done(finished):
 @pytest.mark.slow
 def test_a_loop_with_other_settings_is_refused(finished):
     before = times(finished)
-    with pytest.raises(InputError, match=r"holds a loop with other train\.learning_rate"):
-        loop(config(finished, "train.learning_rate=1e-5"))
+    for other in ("train.learning_rate=1e-5", "mine.k=5"):
+        with pytest.raises(InputError, match=f"holds a loop with other {other.partition('=')[0]}"):
+            loop(config(finished, other))
     assert times(finished) == before
+
+
+def test_what_cannot_be_done_later_is_said_before_anything_is_written(tmp_path):
+    for override, says in (
+        ("mine.view=single@100", "single@100' was not trained"),
+        ("eval.views=[multi@99]", "multi@99' was not trained"),
+        ("train.negatives=9", r"train.negatives: 9: .*\(mine.negatives\)"),
+        ("train.negatives=0", r"train.negatives: 0: "),
+    ):
+        with pytest.raises(InputError, match=says):
+            loop(config(tmp_path / "demo", override))
+    assert not (tmp_path / "demo").exists()
 
 
 @pytest.mark.slow

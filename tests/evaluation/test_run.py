@@ -1,9 +1,11 @@
+import shutil
+
 import pytest
+from conftest import search_store
 
 from colmrl.errors import InputError
 from colmrl.evaluation.report import by_view, markdown_table, pareto, table_lines, write_report
 from colmrl.evaluation.run import judge, read_results, write_results
-from colmrl.search import search
 from colmrl.store import EmbeddingStore
 from colmrl.view import View, parse_views
 
@@ -15,7 +17,7 @@ def config(settings, tmp_path):
 
 def test_a_view_is_judged_by_rank_of_its_answers(config, store, sample):
     ((_, values),) = by_view(judge(config, store, parse_views("single@32"))).items()
-    run = search(store, View("single", 32), 100).run()
+    run = search_store(store, View("single", 32), 100).run()
     answers = {}
     for line in (sample / "train/qrels/train.tsv").read_text().splitlines()[1:]:
         query, document, _ = line.split("\t")
@@ -42,8 +44,15 @@ def test_without_views_every_trained_dim_is_judged(config, store):
 def test_a_wrong_view_or_other_data_is_said_before_anything_is_searched(config, settings, store, sample, tmp_path):
     with pytest.raises(InputError, match=r"single@48.*not trained"):
         judge(config, store, parse_views("single@32,single@48"))
-    with pytest.raises(InputError, match="holds other records"):
+    with pytest.raises(InputError, match="was encoded from other documents"):
         judge(settings(tmp_path, f"data.eval_path={sample}/test"), store)
+
+
+def test_judgements_without_an_answer_are_an_error(settings, checkpoint, sample, tmp_path, store):
+    data = shutil.copytree(sample / "train", tmp_path / "data")
+    (data / "qrels/none.tsv").write_text("train-q0\ttrain-000-0\t0\n")
+    with pytest.raises(InputError, match=r"none\.tsv: no score above 0"):
+        judge(settings(tmp_path, f"data.path={data}", "data.eval_split=none"), store)
 
 
 def test_results_and_report_hold_every_number_and_where_it_came_from(config, store, tmp_path):

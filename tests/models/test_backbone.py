@@ -82,8 +82,17 @@ def test_lora_hits_every_layer_of_the_language_model_and_nothing_else(family, ti
 
 
 def test_lora_targets_that_match_nothing_are_an_error(tiny):
-    with pytest.raises(InputError, match=r"lora\.targets: 'nowhere'"):
-        Backbone.load(str(tiny("qwen3"))).add_lora(LoraConfig(targets="nowhere"))
+    for targets in ("nowhere", "[bad("):
+        with pytest.raises(InputError, match=r"lora\.targets: "):
+            Backbone.load(str(tiny("qwen3"))).add_lora(LoraConfig(targets=targets))
+
+
+def test_a_picture_that_the_processor_refuses_is_said_with_its_record(tiny, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (1000, 2)).save(tmp_path / "thin.png")
+    with pytest.raises(InputError, match=r"document 'thin'.*processor refuses"):
+        builder(tiny("qwen2_5_vl")).documents([Document("thin", images=(str(tmp_path / "thin.png"),))])
 
 
 def test_qwen_with_pictures_refuses_to_run_without_token_types(tiny, sample):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
+from conftest import search_store
 
-from colmrl.search import search
 from colmrl.store import EmbeddingStore
 from colmrl.view import View
 
@@ -28,7 +28,7 @@ def brute_force(store, view):
 @pytest.mark.parametrize("k", [7, 1000])
 def test_search_equals_brute_force(store, text, k):
     view = View.parse(text)
-    ranking = search(store, view, k)
+    ranking = search_store(store, view, k)
     expected = brute_force(store, view)
     depth = min(k, expected.shape[1])
     assert ranking.positions.shape == (len(expected), depth)
@@ -39,7 +39,11 @@ def test_search_equals_brute_force(store, text, k):
 
 
 def test_a_run_names_queries_and_documents(store):
-    ranking = search(store, View("single", 32), 3)
-    run = ranking.run({"train-q0"})
-    assert list(run) == ["train-q0"] and len(run["train-q0"]) == 3
+    ranking = search_store(store, View("single", 32), 3)
+    run = ranking.run()
+    assert list(run) == EmbeddingStore(store / "queries").ids and all(len(ranked) == 3 for ranked in run.values())
     assert set(run["train-q0"]) <= set(EmbeddingStore(store / "documents").ids)
+    for view in (View("single", 32), View("multi", 16)):
+        some = search_store(store, view, 3, {"train-q7", "train-q40"}).run()
+        whole = search_store(store, view, 3).run()
+        assert some == {name: pytest.approx(whole[name], abs=1e-6) for name in ("train-q7", "train-q40")}

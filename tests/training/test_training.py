@@ -1,11 +1,14 @@
 import json
+import shutil
 
 import pytest
 import torch
 from conftest import FAMILIES
 from safetensors.torch import load_file
 from transformers import TrainerCallback
+from typer.testing import CliRunner
 
+from colmrl.cli.train import train_app
 from colmrl.data.beir import read_corpus, read_qrels, read_queries
 from colmrl.data.records import Document, Example, Query, Triple, relevant
 from colmrl.data.triples import write_triples
@@ -13,12 +16,21 @@ from colmrl.errors import InputError
 from colmrl.models.retriever import Retriever
 from colmrl.training import run as run_module
 from colmrl.training.batches import Collator, ExampleDataset
-from colmrl.training.run import read_examples, train
+from colmrl.training.run import negatives_to_use, read_examples, train
 
 
 def weights(folder):
     files = sorted(folder.rglob("*.safetensors"))
     return {f"{path.parent.name}/{name}": t for path in files for name, t in load_file(path).items()}
+
+
+def train_app_config(*arguments):
+    """The configuration that train.py would run with."""
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("colmrl.training.run.train", seen.append)
+        assert CliRunner().invoke(train_app, list(arguments)).exit_code == 0
+    return seen[0]
 
 
 def triples(sample, path, negatives=3):
@@ -80,10 +92,14 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(settings, tmp_path, samp
 
     with monkeypatch.context() as patch:
         metrics = run_module.Metrics
-        patch.setattr(run_module, "Metrics", lambda path: [metrics(path), Stop()][1])
+        Stop.close = metrics.close
+        Stop.bar = None
+        patch.setattr(run_module, "Metrics", lambda path: Stop())
         with pytest.raises(KeyboardInterrupt):
             train(settings(tmp_path / "cut", *same))
     assert not (tmp_path / "cut/checkpoint").exists()
+    (tmp_path / "cut/trainer/checkpoint-5").mkdir()  # killed while it was written: its state, which comes last, is not
+    (tmp_path / "cut/trainer/checkpoint-5/trainable.safetensors").write_bytes(b"half")
     with pytest.raises(InputError, match=r"unfinished run with other train\.learning_rate"):
         train(settings(tmp_path / "cut", *same, "train.learning_rate=1"))
     resumed = weights(train(settings(tmp_path / "cut", *same)))
@@ -102,11 +118,13 @@ def test_a_finished_run_is_never_overwritten(checkpoint, settings):
 def test_training_goes_on_from_a_checkpoint(checkpoint, settings, tmp_path):
     same = weights(train(settings(tmp_path / "a", f"train.init_from={checkpoint}", "train.max_steps=0")))
     assert all(torch.equal(a, b) for a, b in zip(weights(checkpoint).values(), same.values(), strict=True))
-    with pytest.raises(InputError, match=r"init_from.*section single"):
-        train(settings(tmp_path / "b", f"train.init_from={checkpoint}", "single.dims=[64]"))
-    with pytest.raises(InputError, match=r"tuning=full"):
-        train(settings(tmp_path / "b", f"train.init_from={checkpoint}", "model.tuning=lora"))
+    for other in ("single.dims=[64]", "model.tuning=lora", "model.query_prompt=Q {text}", "lora.r=2"):
+        with pytest.raises(InputError, match=rf"init_from.*another {other.partition('=')[0]}"):
+            train(settings(tmp_path / "b", f"train.init_from={checkpoint}", other))
     assert not (tmp_path / "b").exists()
+    cooler = ("train.max_steps=0", "multi.temperature=0.5")  # a temperature is of the loss, not of the model
+    warm = train(settings(tmp_path / "c", f"train.init_from={checkpoint}", *cooler))
+    assert Retriever.load(warm).description.multi.temperature == 0.5
 
 
 def test_a_run_folder_says_what_was_run(checkpoint):
@@ -134,6 +152,41 @@ def test_several_processes_are_refused_while_negatives_are_not_gathered(settings
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="one process"):
         train(settings(tmp_path / "a"))
+
+
+def test_negatives_are_used_where_there_are_any(settings, tmp_path, sample):
+    file = triples(sample, tmp_path / "t.jsonl", 3)
+    for overrides, used in (
+        ([], 0),
+        ([f"data.triples={file}"], 1),
+        ([f"data.triples={file}", "train.negatives=3"], 3),
+        ([f"data.triples={file}", "train.negatives=0"], 0),
+    ):
+        config = settings(tmp_path / "a", *overrides)
+        assert negatives_to_use(config, read_examples(config)[0]) == used
+
+
+def test_a_run_that_stopped_before_its_first_resume_point_may_begin_anew(settings, tmp_path):
+    with pytest.raises(InputError, match=r"model\.max_document_tokens: 9999: the backbone reads 512"):
+        train(settings(tmp_path / "a", "model.max_document_tokens=9999", "model.document_fields=[text]", family="bert"))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/config.yaml").write_text("seed: 5\n")
+    assert train(settings(tmp_path / "a", "train.max_steps=1")).is_dir()
+
+
+def test_a_bad_picture_is_said_with_its_record_from_a_worker_too(settings, tmp_path, sample):
+    data = shutil.copytree(sample / "train", tmp_path / "data")
+    broken = data / "images/train-000-0.png"
+    broken.write_bytes(broken.read_bytes()[:80])
+    for workers in (0, 1):
+        overrides = [f"data.path={data}", "train.batch_size=64", f"train.workers={workers}"]
+        with pytest.raises(InputError, match=r"document 'train-000-0': .*train-000-0\.png: not a readable image"):
+            train(settings(tmp_path / f"out-{workers}", *overrides))
+
+
+def test_epochs_that_are_given_win_over_the_files_max_steps(tmp_path):
+    made = train_app_config("--config", "demo", "--epochs", "2")
+    assert (made.train.epochs, made.train.max_steps) == (2, -1)
 
 
 def test_negatives_are_drawn_anew_each_epoch_and_the_same_for_a_seed():

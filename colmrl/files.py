@@ -1,0 +1,32 @@
+"""Files that are there are whole: written under a temporary name, fsynced, renamed."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from colmrl.errors import InputError
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """`write(partial)` writes a file that then takes `path`'s name. What the disk refuses is an InputError."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(partial)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        if partial.is_file():
+            partial.unlink()
+        raise InputError(f"{path}: cannot be written ({error.strerror}): free space, or choose another place") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def check_new_folder(folder: Path) -> None:
+    """Raise an InputError unless `folder` is absent or an empty folder."""
+    if folder.is_file() or (folder.exists() and any(folder.iterdir())):
+        raise InputError(f"{folder}: exists and is not empty: choose another --out, or remove it")
