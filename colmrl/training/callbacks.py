@@ -25,6 +25,8 @@ class Metrics(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        if state.global_step == 0:
+            self.path.unlink(missing_ok=True)  # of a run that stopped before its first resume point
         self.bar = bar("training")
         self.bar.start()
         self.task = self.bar.add_task("", total=state.max_steps, completed=state.global_step)
