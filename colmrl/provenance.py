@@ -24,11 +24,15 @@ _PACKAGES = (
 
 
 def command() -> str:
-    """The command line of this process, with the interpreter left out."""
-    program = Path(sys.argv[0]).name if Path(sys.argv[0]).is_absolute() else sys.argv[0]
-    if program == "__main__.py":
-        program = "colmrl"
-    return shlex.join([*(["python"] if program.endswith(".py") else []), program, *sys.argv[1:]])
+    """The command line of this process, to be typed again."""
+    script = Path(sys.argv[0])
+    if script.suffix != ".py":
+        program = [script.name]
+    elif script.name == "__main__.py":
+        program = ["colmrl"]
+    else:
+        program = ["python", script.name if script.is_absolute() else str(script)]
+    return shlex.join([*program, *sys.argv[1:]])
 
 
 @functools.cache
