@@ -10,6 +10,7 @@ from colmrl.data.triples import read_triples
 from colmrl.errors import InputError
 from colmrl.mining import choose_negatives, mine, report_path
 from colmrl.search import Ranking
+from colmrl.store import EmbeddingStore
 from colmrl.view import View
 
 
@@ -22,7 +23,8 @@ def judged(sample):
 
 def run_mine(settings, store, out, *overrides):
     report = mine(settings(out, *overrides), store, out)
-    return read_triples(report), json.loads(report_path(out).read_text())
+    store_ids = (set(EmbeddingStore(store / kind).ids) for kind in ("queries", "documents"))
+    return read_triples(report, *store_ids), json.loads(report_path(out).read_text())
 
 
 @pytest.mark.parametrize(("view", "margin"), [("single@32", 0.01), ("multi@64", 0.0)])

@@ -50,7 +50,7 @@ def evaluate(
             folder = settings.data.eval_path or settings.data.path
             store = str(encode(settings, checkpoint, folder, Path(checkpoint).parent / "store"))
         rows = judge(settings, store, chosen_views(settings))
+    show_table(table_lines(rows))  # first: a place that cannot be written must not cost the numbers
     path = Path(out or Path(store) / "results.json")
     write_results(path, rows, settings.seed, store=store)
-    show_table(table_lines(rows))
     typer.echo(path)

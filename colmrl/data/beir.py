@@ -99,19 +99,13 @@ def pair_examples(queries: Sequence[Query], documents: Sequence[Document], qrels
 
 
 def triple_examples(
-    queries: Sequence[Query], documents: Sequence[Document], triples: Sequence[Triple], source: str | Path
+    queries: Sequence[Query], documents: Sequence[Document], triples: Sequence[Triple]
 ) -> list[Example]:
-    """Examples from mined triples, looked up by id. `source` is named where an id is not known."""
+    """Examples from mined triples, looked up by id."""
     query_of, document_of = {q.id: q for q in queries}, {d.id: d for d in documents}
-    try:
-        return [
-            Example(query_of[t.query_id], document_of[t.pos_id], tuple(document_of[n] for n in t.neg_ids))
-            for t in triples
-        ]
-    except KeyError as error:
-        raise InputError(
-            f"{source}: id {error.args[0]!r}: not in data.path's queries and corpus: mine from the same data"
-        ) from None
+    return [
+        Example(query_of[t.query_id], document_of[t.pos_id], tuple(document_of[n] for n in t.neg_ids)) for t in triples
+    ]
 
 
 def _data_folder(folder: str | Path) -> Path:

@@ -1,6 +1,6 @@
 """Triples: {"query", "pos", "negs": […]} a line, texts or picture paths under `root`; ids and scores where mined."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from colmrl.data.jsonl import Row, read_rows, write_rows
@@ -8,17 +8,28 @@ from colmrl.data.media import is_image_path
 from colmrl.data.records import Document, Example, Query, Triple
 
 
-def read_triples(path: str | Path, strict: bool = True) -> list[Triple]:
-    """Triples that carry ids (`query_id`, `pos_id`, `neg_ids`), as mine.py writes them."""
+def read_triples(
+    path: str | Path, query_ids: Container[str], document_ids: Container[str], strict: bool = True
+) -> list[Triple]:
+    """Triples that carry ids (`query_id`, `pos_id`, `neg_ids`), as mine.py writes them; each id must be known."""
+
+    def known(row: Row, field: str, names: tuple[str, ...], ids: Container[str]) -> None:
+        for name in names:
+            if name not in ids:
+                raise row.error(field, f"unknown id {name!r}", "train on the data that was mined (data.path)")
 
     def parse(row: Row) -> Triple:
         negatives, scores = row.texts("neg_ids"), row.numbers("neg_scores")
         if scores is not None and len(scores) != len(negatives):
             raise row.error("neg_scores", f"{len(scores)} for {len(negatives)} neg_ids", "give one score a negative")
         positive_score = row.numbers("pos_score")
+        query_id, positive = row.text("query_id"), row.text("pos_id")
+        known(row, "query_id", (query_id,), query_ids)
+        known(row, "pos_id", (positive,), document_ids)
+        known(row, "neg_ids", negatives, document_ids)
         return Triple(
-            query_id=row.text("query_id"),
-            pos_id=row.text("pos_id"),
+            query_id=query_id,
+            pos_id=positive,
             neg_ids=negatives,
             pos_score=positive_score[0] if positive_score else None,
             neg_scores=scores,

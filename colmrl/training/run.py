@@ -75,8 +75,8 @@ def read_examples(config: Config) -> tuple[Sequence[Example], dict[str, set[str]
         qrels = read_qrels(data.path, data.train_split, *ids, data.strict)
         positives = {query_id: relevant(judged) for query_id, judged in qrels.items()}
         if data.triples:
-            triples = read_triples(data.triples, data.strict)
-            examples = triple_examples(queries, documents, triples, data.triples)
+            triples = read_triples(data.triples, *ids, data.strict)
+            examples = triple_examples(queries, documents, triples)
         else:
             examples = pair_examples(queries, documents, qrels)
     if not examples:

@@ -135,16 +135,18 @@ def test_mined_triples_survive_being_written_and_read(folder):
     triples = [Triple("q1", "d1", ("d2",), 0.75, (0.5,)), Triple("q2", "d2", (), 0.5, ())]
     path = folder / "triples.jsonl"
     assert write_triples(path, triples, queries, documents, str(folder)) == 2
-    assert has_ids(path) and read_triples(path) == triples
+    assert has_ids(path) and read_triples(path, *ids(folder)) == triples
     assert json.loads(path.read_text().splitlines()[0]) | {
         "query": "one",
         "pos": "T x",
         "negs": ["a.png"],
     } == json.loads(path.read_text().splitlines()[0])
-    examples = triple_examples(queries, documents, triples, path)
+    examples = triple_examples(queries, documents, triples)
     assert [e.positive.id for e in examples] == ["d1", "d2"] and examples[0].negatives == (documents[1],)
-    with pytest.raises(InputError, match=r"triples\.jsonl: id 'q1': not in data\.path"):
-        triple_examples([], documents, triples, path)
+    with pytest.raises(InputError, match=r"triples\.jsonl:1: neg_ids: unknown id 'd2'"):
+        read_triples(path, {"q1", "q2"}, {"d1"})
+    with pytest.raises(InputError, match=r"triples\.jsonl:2: query_id: unknown id 'q2'"):
+        read_triples(path, {"q1"}, {"d1", "d2"})
 
 
 def test_triples_of_paths_and_texts_are_read_under_a_root(folder):
@@ -177,7 +179,7 @@ def test_no_line_whatsoever_gives_a_traceback(tmp_path_factory, line):
         ("corpus.jsonl", lambda: read_corpus(folder)),
         ("queries.jsonl", lambda: read_queries(folder)),
         ("t.jsonl", lambda: read_self_contained(folder / "t.jsonl", folder)),
-        ("t.jsonl", lambda: read_triples(folder / "t.jsonl")),
+        ("t.jsonl", lambda: read_triples(folder / "t.jsonl", set(), set())),
     ):
         (folder / name).write_bytes(line)
         try:
