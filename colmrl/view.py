@@ -85,9 +85,5 @@ class TrainedViews:
         """The largest view of each head."""
         return [View(head, max(dims)) for head, dims in self._heads() if dims]
 
-    def all(self) -> list[View]:
-        """Every trained dim of both heads, largest first."""
-        return [View(head, dim) for head, dims in self._heads() for dim in sorted(dims, reverse=True)]
-
     def _heads(self) -> list[tuple[Head, tuple[int, ...]]]:
         return [("single", self.single_dims), ("multi", self.multi_dims)]

@@ -1,7 +1,6 @@
 """Judge a store at any list of views, from qrels."""
 
 import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,6 @@ from colmrl.runtime import use_torch
 from colmrl.search import search
 from colmrl.store import EmbeddingStore, check_same_data
 from colmrl.view import View, parse_views
-
-log = logging.getLogger(__name__)
 
 Row = dict[str, Any]  # {"round", "view", "metric", "value"}
 

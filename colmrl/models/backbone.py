@@ -8,7 +8,6 @@ torchvision, which has no CPU build: processors are loaded without theirs.
 import contextlib
 import hashlib
 import importlib
-import logging
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,8 +22,6 @@ from transformers.utils import logging as transformers_logging
 
 from colmrl.config import LoraConfig, ModelConfig
 from colmrl.errors import InputError
-
-log = logging.getLogger(__name__)
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
