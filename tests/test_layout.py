@@ -24,7 +24,7 @@ ORDER = [
     "losses",
     "models",
 ]
-ORDER += ["training", "store", "encoding", "search", "mining", "evaluation", "loop", "cli", "__main__"]
+ORDER += ["preparing", "training", "store", "encoding", "search", "mining", "evaluation", "loop", "cli", "__main__"]
 MODULES = sorted((ROOT / "colmrl").rglob("*.py"))
 
 

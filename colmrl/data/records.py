@@ -1,15 +1,31 @@
-"""What every reader yields and every later stage takes."""
+"""What every reader yields and every later stage takes.
 
-from collections.abc import Mapping
+A `Collection` is one data set. Its documents and queries are `Records`: read when asked for, so that a corpus may be
+larger than memory; what is kept of each is its id and where it stands.
+"""
+
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, Generic, Protocol, TypeVar, overload
+
+from colmrl.errors import InputError
 
 Qrels = Mapping[str, Mapping[str, int]]  # query id → document id → grade; grade > 0 is relevant
 
 
+class HasId(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+T = TypeVar("T", bound=HasId)
+
+
 @dataclass(frozen=True)
 class Query:
-    """`images` are absolute paths."""
+    """`images` are references to pictures, see `media`."""
 
     id: str
     text: str = ""
@@ -18,7 +34,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Document:
-    """`images` are absolute paths, checked to exist; `body` is what a text model reads."""
+    """`images` are references to pictures, see `media`; `body` is what a text model reads."""
 
     id: str
     text: str = ""
@@ -42,13 +58,121 @@ class Example:
 
 @dataclass(frozen=True)
 class Triple:
-    """A mined example by id, with the scores of the model that mined it (None: not known)."""
+    """An example by id, with the scores of the model that mined it (None: not known)."""
 
     query_id: str
     pos_id: str
-    neg_ids: tuple[str, ...]
+    neg_ids: tuple[str, ...] = ()
     pos_score: float | None = None
     neg_scores: tuple[float, ...] | None = None
+
+
+class Records(Sequence[T], Generic[T]):
+    """`ids` in order, and `read(i)`, which gives the i-th record anew each time it is asked for."""
+
+    def __init__(self, ids: Sequence[str], read: Callable[[int], T]):
+        self.ids, self._read = ids, read
+
+    @classmethod
+    def of(cls, records: Sequence[T]) -> "Records[T]":
+        """Records that are in memory already."""
+        return cls([record.id for record in records], records.__getitem__)
+
+    @cached_property
+    def position(self) -> dict[str, int]:
+        """Where each id stands."""
+        return {name: i for i, name in enumerate(self.ids)}
+
+    def named(self, name: str) -> T:
+        return self._read(self.position[name])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> "list[T]": ...
+    def __getitem__(self, index: int | slice) -> "T | list[T]":
+        if isinstance(index, slice):
+            return [self._read(i) for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return self._read(index % len(self))
+
+
+class Examples(Sequence[Example]):
+    """Training examples as positions in `queries` and `documents`: 24 bytes and 8 a negative, whatever they show."""
+
+    def __init__(self, queries: Records[Query], documents: Records[Document], triples: Iterable[Triple]):
+        self.queries, self.documents = queries, documents
+        self._query, self._positive, self._negatives, self._offsets = array("q"), array("q"), array("q"), array("q", [0])
+        for triple in triples:
+            self._query.append(queries.position[triple.query_id])
+            self._positive.append(documents.position[triple.pos_id])
+            self._negatives.extend(documents.position[name] for name in triple.neg_ids)
+            self._offsets.append(len(self._negatives))
+
+    def __len__(self) -> int:
+        return len(self._query)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        negatives = self._negatives[self._offsets[index] : self._offsets[index + 1]]
+        return Example(
+            self.queries[self._query[index]],
+            self.documents[self._positive[index]],
+            tuple(self.documents[position] for position in negatives),
+        )
+
+    def triples(self) -> Iterable[Triple]:
+        """The same by id; nothing is read."""
+        for i in range(len(self)):
+            negatives = self._negatives[self._offsets[i] : self._offsets[i + 1]]
+            names = tuple(self.documents.ids[position] for position in negatives)
+            yield Triple(self.queries.ids[self._query[i]], self.documents.ids[self._positive[i]], names)
+
+    @property
+    def most_negatives(self) -> int:
+        return max((b - a for a, b in zip(self._offsets, self._offsets[1:], strict=False)), default=0)
+
+
+@dataclass(frozen=True)
+class Collection:
+    """One data set, whatever it was read from.
+
+    `source` is what a message calls it. `qrels`: split → judgements. `examples`: split → training examples, where the
+    data itself says which negatives a positive has. `top_ranked`: split → query id → the documents to rerank, in the
+    order in which they were shown. `notes`: what reading found and a person should know, a line each.
+    """
+
+    source: str
+    documents: Records[Document]
+    queries: Records[Query]
+    qrels: Mapping[str, Qrels]
+    examples: Mapping[str, Examples] = field(default_factory=dict)
+    top_ranked: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def judged(self, split: str) -> Qrels:
+        """The judgements of a split; an InputError names the splits that there are."""
+        if split not in self.qrels:
+            there = ", ".join(sorted(self.qrels)) or "none"
+            raise InputError(f"{self.source}: no split {split!r} (data.train_split, data.eval_split): choose from {there}")
+        return self.qrels[split]
+
+    def train_on(self, split: str) -> Examples:
+        """The split's own examples, or one for each relevant pair of its judgements."""
+        judged = self.judged(split)
+        if split in self.examples:
+            return self.examples[split]
+        pairs = (Triple(query, name) for query, grades in judged.items() for name, grade in grades.items() if grade > 0)
+        return Examples(self.queries, self.documents, pairs)
 
 
 def relevant(judged: Mapping[str, int]) -> set[str]:

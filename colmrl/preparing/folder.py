@@ -1,0 +1,56 @@
+"""The folder that work done ahead writes into: begun with its settings, gone on with, finished with a manifest.
+
+manifest.json = {"kind", "settings", "finished", "command", "commit", "counts", "problems"}; while `finished` is
+false the rest of the folder is not to be used.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from colmrl import provenance
+from colmrl.errors import InputError
+from colmrl.files import check_new_folder, write_text
+
+
+@dataclass(frozen=True)
+class PreparedFolder:
+    """`kind`: which work (e.g. "pdf"); `settings`: all that the result depends on, JSON values only."""
+
+    path: Path
+    kind: str
+    settings: Mapping[str, Any]
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / "manifest.json"
+
+    def start(self) -> bool:
+        """Begin the folder, or go on with it; False where it is finished already.
+
+        Raises InputError for a folder of other work or other settings, and for one that holds something else.
+        """
+        if not self.manifest.is_file():
+            check_new_folder(self.path)
+            self._write(finished=False)
+            return True
+        before = json.loads(self.manifest.read_text(encoding="utf-8"))
+        wanted = json.loads(json.dumps(self.settings))
+        if before["kind"] != self.kind:
+            raise InputError(f"{self.path}: holds prepared {before['kind']} data: choose another --out, or remove it")
+        changed = sorted(k for k in {*before["settings"], *wanted} if before["settings"].get(k) != wanted.get(k))
+        if changed:
+            said = ", ".join(f"{key} ({before['settings'].get(key)!r}, now {wanted.get(key)!r})" for key in changed)
+            raise InputError(f"{self.path}: was begun with other {said}: choose another --out, or remove it")
+        return not before["finished"]
+
+    def finish(self, counts: Mapping[str, Any], problems: Sequence[str] = ()) -> None:
+        """Say that the folder is whole. `problems`: one line for each thing that was left out, with its remedy."""
+        self._write(finished=True, counts=dict(counts), problems=list(problems))
+
+    def _write(self, **more: Any) -> None:
+        content = {"kind": self.kind, "settings": dict(self.settings), **more}
+        content |= {"command": provenance.command(), "commit": provenance.commit()}
+        write_text(self.manifest, json.dumps(content, indent=2, ensure_ascii=False))
