@@ -1,26 +1,57 @@
-"""The native format, the BEIR layout (arXiv:2104.08663) with pictures: corpus.jsonl, queries.jsonl, qrels/*.tsv."""
+"""The native format, the BEIR layout (arXiv:2104.08663) with pictures: corpus.jsonl, queries.jsonl, qrels/*.tsv.
+
+Two folders more, where the data has them: triples/<split>.jsonl (hard negatives that it came with, see `triples`) and
+top_ranked/<split>.jsonl (documents to rerank for a query, under the names that MTEB gives them).
+"""
 
 import codecs
-import functools
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Container
 from pathlib import Path
 
-from colmrl.data.jsonl import Row, read_rows, skip
-from colmrl.data.records import Document, Example, Qrels, Query, Triple
+from colmrl.data.jsonl import Row, read_records, read_rows, skip
+from colmrl.data.records import Collection, Document, Examples, Qrels, Query, Records, Splits
+from colmrl.data.triples import read_triples
 from colmrl.errors import InputError, located
 
 log = logging.getLogger(__name__)
 
 
-def read_corpus(folder: str | Path, strict: bool = True) -> list[Document]:
-    """All documents, in file order. Raises InputError for bad lines, repeated ids, missing pictures, no documents."""
-    folder = _data_folder(folder)
+def read_beir(folder: Path, strict: bool = True) -> Collection:
+    """The folder's documents and queries, read when asked for, and its judgements, read when a split is asked for.
+
+    Raises InputError for bad lines, repeated ids, missing pictures, no documents or queries, unknown ids in qrels.
+    """
+    documents, queries = read_corpus(folder, strict), read_queries(folder, strict)
+    triples = sorted((folder / "triples").glob("*.jsonl"))
+
+    def examples(split: str) -> Examples:
+        path = folder / "triples" / f"{split}.jsonl"
+        return Examples(queries, documents, read_triples(path, queries.position, documents.position, strict))
+
+    return Collection(
+        source=str(folder),
+        documents=documents,
+        queries=queries,
+        qrels=Splits(
+            [path.stem for path in sorted((folder / "qrels").glob("*.tsv"))],
+            lambda split: read_qrels(folder, split, queries.position, documents.position, strict),
+        ),
+        examples=Splits([path.stem for path in triples], examples),
+        top_ranked=Splits(
+            [path.stem for path in sorted((folder / "top_ranked").glob("*.jsonl"))],
+            lambda split: read_top_ranked(folder, split, queries.position, documents.position, strict),
+        ),
+    )
+
+
+def read_corpus(folder: Path, strict: bool = True) -> Records[Document]:
+    """All documents, in file order."""
 
     def parse(row: Row) -> Document:
         document = Document(
-            id=_new_id(row, seen),
+            id=row.text("_id"),
             text=row.text("text", ""),
             title=row.text("title", ""),
             images=_images(row, folder),
@@ -28,42 +59,52 @@ def read_corpus(folder: str | Path, strict: bool = True) -> list[Document]:
         )
         if not document.body and not document.images:
             raise row.error("text, image", "both empty", "give the document text, a picture, or both")
-        seen.add(document.id)
         return document
 
-    seen: set[str] = set()
-    documents = list(read_rows(folder / "corpus.jsonl", parse, strict))
+    documents = read_records(folder / "corpus.jsonl", parse, strict)
     if not documents:
         raise InputError(f"{folder / 'corpus.jsonl'}: empty corpus: write one document a line")
     return documents
 
 
-def read_queries(folder: str | Path, strict: bool = True) -> list[Query]:
+def read_queries(folder: Path, strict: bool = True) -> Records[Query]:
     """All queries, in file order."""
-    folder = _data_folder(folder)
 
     def parse(row: Row) -> Query:
-        query = Query(id=_new_id(row, seen), text=row.text("text", ""), images=_images(row, folder))
+        images = _images(row, folder)
+        query = Query(id=row.text("_id"), text=row.text("text", ""), images=images, meta=row.mapping("meta"))
         if not query.text and not query.images:
             raise row.error("text, image", "both empty", "give the query text, a picture, or both")
-        seen.add(query.id)
         return query
 
-    seen: set[str] = set()
-    queries = list(read_rows(folder / "queries.jsonl", parse, strict))
+    queries = read_records(folder / "queries.jsonl", parse, strict)
     if not queries:
         raise InputError(f"{folder / 'queries.jsonl'}: no queries: write one query a line")
     return queries
 
 
+def read_top_ranked(
+    folder: Path, split: str, query_ids: Container[str], document_ids: Container[str], strict: bool = True
+) -> dict[str, tuple[str, ...]]:
+    """The documents to rerank for each query, best or first shown first: {"query-id", "corpus-ids"} a line."""
+
+    def parse(row: Row) -> tuple[str, tuple[str, ...]]:
+        query, names = row.text("query-id"), row.texts("corpus-ids")
+        if query not in query_ids:
+            raise row.error("query-id", f"unknown id {query!r}", "add it to queries.jsonl")
+        for name in names:
+            if name not in document_ids:
+                raise row.error("corpus-ids", f"unknown id {name!r}", "add it to corpus.jsonl")
+        return query, names
+
+    return dict(read_rows(folder / "top_ranked" / f"{split}.jsonl", parse, strict))
+
+
 def read_qrels(
-    folder: str | Path, split: str, query_ids: set[str], document_ids: set[str], strict: bool = True
+    folder: Path, split: str, query_ids: Container[str], document_ids: Container[str], strict: bool = True
 ) -> Qrels:
     """Judgements of a split; an id that queries.jsonl or corpus.jsonl does not have is an error (or skipped)."""
-    path = _data_folder(folder) / "qrels" / f"{split}.tsv"
-    if not path.is_file():
-        there = ", ".join(sorted(p.stem for p in path.parent.glob("*.tsv"))) or "none"
-        raise InputError(f"{path}: no such split: choose from {there}")
+    path = folder / "qrels" / f"{split}.tsv"
     qrels: dict[str, dict[str, int]] = {}
     skipped = 0
     with path.open("rb") as lines:
@@ -87,65 +128,13 @@ def read_qrels(
     return qrels
 
 
-def pair_examples(queries: Sequence[Query], documents: Sequence[Document], qrels: Qrels) -> list[Example]:
-    """One example for each relevant (query, document) pair of the qrels, no explicit negatives."""
-    query_of, document_of = {q.id: q for q in queries}, {d.id: d for d in documents}
-    return [
-        Example(query_of[query_id], document_of[document_id])
-        for query_id, judged in qrels.items()
-        for document_id, grade in judged.items()
-        if grade > 0
-    ]
-
-
-def triple_examples(
-    queries: Sequence[Query], documents: Sequence[Document], triples: Sequence[Triple]
-) -> list[Example]:
-    """Examples from mined triples, looked up by id."""
-    query_of, document_of = {q.id: q for q in queries}, {d.id: d for d in documents}
-    return [
-        Example(query_of[t.query_id], document_of[t.pos_id], tuple(document_of[n] for n in t.neg_ids)) for t in triples
-    ]
-
-
-def _data_folder(folder: str | Path) -> Path:
-    if not str(folder):
-        raise InputError("data.path: not given: name a folder with corpus.jsonl, queries.jsonl and qrels/")
-    folder = Path(folder)
-    if folder.is_dir():
-        return folder
-    if len(folder.parts) == 2 and not folder.is_absolute() and ".." not in folder.parts and not folder.parent.exists():
-        return _from_hub(folder.as_posix())
-    raise InputError(f"{folder}: no such data folder: check data.path (or write one: colmrl prepare sample)")
-
-
-@functools.lru_cache(maxsize=16)
-def _from_hub(name: str) -> Path:
-    """A hub data set that keeps the BEIR layout in files (as mteb/scifact does), downloaded once and cached."""
-    from huggingface_hub import snapshot_download
-
-    wanted = ["corpus.jsonl", "queries.jsonl", "qrels/*.tsv", "images/*"]
-    try:
-        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=wanted))
-    except (OSError, ValueError) as error:  # what the hub's client raises, whatever went wrong
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"data.path: {name!r}: no such folder, and not to be had from the hub ({reason})") from None
-
-
-def _new_id(row: Row, seen: set[str]) -> str:
-    name = row.text("_id")
-    if not name or name in seen:
-        raise row.error("_id", f"{name!r} {'stands on an earlier line' if name else 'is empty'}", "make ids unique")
-    return name
-
-
 def _images(row: Row, folder: Path) -> tuple[str, ...]:
     remedy = "paths are relative to the data folder, or absolute"
     return tuple(row.picture("image", name, folder, remedy) for name in row.texts("image"))
 
 
 def _judgement(
-    path: Path, number: int, line: bytes, query_ids: set[str], document_ids: set[str]
+    path: Path, number: int, line: bytes, query_ids: Container[str], document_ids: Container[str]
 ) -> tuple[str, str, int]:
     try:
         fields = line.decode().rstrip("\r\n").split("\t")

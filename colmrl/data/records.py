@@ -5,7 +5,7 @@ larger than memory; what is kept of each is its id and where it stands.
 """
 
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar, overload
@@ -30,6 +30,7 @@ class Query:
     id: str
     text: str = ""
     images: tuple[str, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,29 @@ class Examples(Sequence[Example]):
     @property
     def most_negatives(self) -> int:
         return max((b - a for a, b in zip(self._offsets, self._offsets[1:], strict=False)), default=0)
+
+
+V = TypeVar("V")
+
+
+class Splits(Mapping[str, V]):
+    """Split → what `read` gives for it, read when first asked for."""
+
+    def __init__(self, names: Iterable[str], read: Callable[[str], V]):
+        self._names, self._read, self._known = tuple(names), read, dict[str, V]()
+
+    def __getitem__(self, split: str) -> V:
+        if split not in self._names:
+            raise KeyError(split)
+        if split not in self._known:
+            self._known[split] = self._read(split)
+        return self._known[split]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 @dataclass(frozen=True)
