@@ -18,7 +18,7 @@ Dims = tuple[Positive, ...]
 class ModelConfig:
     """The backbone, how it is tuned, and how a record becomes its input."""
 
-    backbone: str = ""  # a folder or a hub id
+    backbone: str = ""  # a folder, a hub id, or tiny:FAMILY, a small random model that is written first
     tuning: Literal["full", "lora", "frozen"] = "full"
     dtype: Literal["fp32", "bf16"] = "fp32"  # of the backbone's weights; heads and LoRA stay fp32
     padding_side: Literal["left", "right"] | None = None  # null: the tokenizer's own
@@ -65,16 +65,28 @@ class LossConfig:
     false_negative_margin: float | None = None  # mask what scores above the positive by this; null: mask nothing
 
 
+Format = Literal[
+    "beir", "video-pairs", "sequences", "qilin", "qilin-recommendation",
+    "query-image", "sentence-transformers", "colpali", "tevatron", "flagembedding", "ms-swift", "triples",
+]  # fmt: skip
+ItemForm = Literal["text", "raw_image", "caption", "semantic_summary", "semantic_summary_small"]
+
+
 @dataclass(frozen=True, config=_STRICT)
 class DataConfig:
-    """Where records are: folders in the BEIR layout, or triples."""
+    """Where records are, and how they are read (docs/data.md)."""
 
-    path: str = ""
+    path: str = ""  # a folder, a file, a data set of the hub, or sample:KIND, which is written first
     eval_path: str | None = None  # null: path
+    format: Format | None = None  # null: recognised from files and columns
     train_split: str = "train"
     eval_split: str = "test"
     triples: str | None = None  # JSONL with hard negatives; null: pairs from the qrels
-    root: str | None = None  # where the triples' relative paths start; null: data.path
+    root: str | None = None  # where relative picture paths start; null: the data's own folder
+    video_template: str = "{title}\n{caption}\n{ocr}\n{asr}"  # a video's text; a line whose fields are empty goes
+    frames: Positive = 8  # of a video file, sampled evenly
+    item_form: ItemForm = "text"  # what of an item is shown, in sequences
+    history: Positive = 20  # items of a user's past that a query shows, in sequences
     strict: bool = True  # a bad line is an error; false: skipped, counted and reported
 
 
@@ -133,11 +145,9 @@ class EvalConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class LoopConfig:
-    """Rounds of train → encode → mine; `sample` and `tiny_model` make their own data and backbone first."""
+    """Rounds of train → encode → mine."""
 
     rounds: Positive = 2
-    sample: bool = False  # write the sample data set under ${output}/data
-    tiny_model: str | None = None  # write a tiny random model of this family at ${output}/model
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader
 
 from colmrl import provenance
 from colmrl.config import Config
-from colmrl.data.beir import read_corpus, read_queries
-from colmrl.data.records import Document, Query
+from colmrl.data.reading import read_collection
+from colmrl.data.records import Document, Query, Records
 from colmrl.models.retriever import Embeddings, Retriever, fingerprint, read_description
 from colmrl.progress import track
 from colmrl.reduction import as_view, pool_records
@@ -31,19 +31,22 @@ def encode(config: Config, checkpoint: str | Path, data: str | Path, out: str | 
     Goes on where it was interrupted; refuses a store of another checkpoint, data or size.
     """
     checkpoint, out = Path(checkpoint), Path(out)
-    documents, queries = read_corpus(data, config.data.strict), read_queries(data, config.data.strict)
+    collection = read_collection(str(data), config.data)
     views = parse_views(config.encode.views)
     trained = read_description(checkpoint).trained
     stamp = fingerprint(checkpoint)
-    records_of: dict[Kind, Sequence[Document] | Sequence[Query]] = {"documents": documents, "queries": queries}
+    records_of: dict[Kind, Records[Document] | Records[Query]] = {
+        "documents": collection.documents,
+        "queries": collection.queries,
+    }
     writers: dict[Kind, StoreWriter] = {}
     for kind, records in records_of.items():
-        ids = [record.id for record in records]
+        ids = list(records.ids)
         manifest = Manifest(
             kind=kind,
             fingerprint=stamp,
             checkpoint=str(checkpoint.resolve()),
-            data=str(Path(data).resolve()) if Path(data).is_dir() else str(data),
+            data=str(Path(data).resolve()) if Path(data).exists() else str(data),
             records=len(ids),
             shard_size=config.encode.shard_size,
             order_hash=order_hash(ids),
@@ -60,7 +63,7 @@ def encode(config: Config, checkpoint: str | Path, data: str | Path, out: str | 
         model = Retriever.load(checkpoint).to(use_torch(config)).eval()
         for kind, records in records_of.items():
             _encode_records(config, model, kind, records, writers[kind])
-        log.info("store: %s (%d documents, %d queries)", out, len(documents), len(queries))
+        log.info("store: %s (%d documents, %d queries)", out, len(collection.documents), len(collection.queries))
     return out
 
 

@@ -14,15 +14,14 @@ from pathlib import Path
 from colmrl import provenance
 from colmrl.config import Config
 from colmrl.configure import changed_keys, replace, save_config, to_dict
-from colmrl.data.beir import read_qrels, read_queries
-from colmrl.data.sample import write_sample
+from colmrl.data.reading import read_collection
 from colmrl.encoding import encode
 from colmrl.errors import InputError
 from colmrl.evaluation.report import write_report
 from colmrl.evaluation.run import Row, chosen_views, judge, read_results, write_results
 from colmrl.files import write_text
+from colmrl.inputs import write_inputs
 from colmrl.mining import mine, report_path
-from colmrl.models.tiny import write_tiny_model
 from colmrl.store import EmbeddingStore, read_manifest
 from colmrl.training.run import train
 from colmrl.view import TrainedViews, parse_views
@@ -35,6 +34,8 @@ _FREE = ("loop.rounds", "eval.", "device", "train.workers", "encode.workers", "t
 
 def loop(config: Config) -> list[Row]:
     """Run the rounds that `config.loop` asks for into `config.output`; returns the rows of all rounds."""
+    _check_views(config)
+    config = write_inputs(config)
     output = Path(config.output)
     _start(config, output)
     rows: list[Row] = []
@@ -76,8 +77,7 @@ def _about(config: Config) -> list[str]:
     """The paragraphs over the report's table: what was judged, and the command and commit of each round."""
     folder = Path(config.output)
     kept = EmbeddingStore(folder / "round-0/store/documents")
-    ids = {q.id for q in read_queries(kept.manifest.data, config.data.strict)}, set(kept.ids)
-    queries = len(read_qrels(kept.manifest.data, config.data.eval_split, *ids, config.data.strict))
+    queries = len(read_collection(kept.manifest.data, config.data).judged(config.data.eval_split))
     runs: dict[tuple[str, str | None], list[tuple[int, int]]] = {}
     for number in range(config.loop.rounds + 1):
         result = read_results(folder / f"round-{number}/results.json")
@@ -95,6 +95,8 @@ def _about(config: Config) -> list[str]:
 def judge_untrained(config: Config) -> tuple[str, list[Row]]:
     """Round 0 alone: the store and the rows of the recipe's model before any training."""
     start = time.monotonic()
+    _check_views(config)
+    config = write_inputs(config)
     output = Path(config.output)
     _start(config, output)
     folder = output / "round-0"
@@ -134,8 +136,7 @@ def _round_config(config: Config, number: int) -> Config:
 
 
 def _start(config: Config, output: Path) -> None:
-    """Check what can be known before the first step, write down what is run, make data and model where asked for."""
-    _check_views(config)
+    """Check what can be known before the first step, and write down what is run."""
     saved = output / "config.yaml"
     if saved.is_file():
         mined = any(output.glob("round-*/triples.jsonl"))
@@ -149,10 +150,6 @@ def _start(config: Config, output: Path) -> None:
     if not (output / "environment.json").exists():
         environment = provenance.environment() | {"seed": config.seed}
         write_text(output / "environment.json", json.dumps(environment, indent=2))
-    if config.loop.tiny_model and not (output / "model").exists():
-        write_tiny_model(config.loop.tiny_model, output / "model", config.seed)
-    if config.loop.sample and not (output / "data").exists():
-        write_sample(output / "data", config.seed)
 
 
 def _check_views(config: Config) -> None:

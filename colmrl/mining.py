@@ -9,7 +9,9 @@ import json
 import logging
 import random
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ import torch
 from colmrl import provenance
 from colmrl.config import Config
 from colmrl.configure import to_dict
-from colmrl.data.beir import read_corpus, read_qrels, read_queries
+from colmrl.data.reading import read_collection
 from colmrl.data.records import Qrels, Triple, relevant
 from colmrl.data.triples import write_triples
 from colmrl.errors import InputError
@@ -42,10 +44,8 @@ def mine(config: Config, store: str | Path, out: str | Path) -> Path:
         raise InputError(f"{out}: exists already: choose another --out, or remove it")
     manifest = read_manifest(store / "documents")
     root = config.data.path or manifest.data
-    documents, queries = read_corpus(root, config.data.strict), read_queries(root, config.data.strict)
-    qrels = read_qrels(
-        root, config.data.train_split, {q.id for q in queries}, {d.id for d in documents}, config.data.strict
-    )
+    collection = read_collection(root, config.data)
+    documents, queries, qrels = collection.documents, collection.queries, collection.judged(config.data.train_split)
     corpus = EmbeddingStore(store / "documents")
     asked = EmbeddingStore(store / "queries")
     check_same_data(corpus, documents, root)
@@ -54,7 +54,7 @@ def mine(config: Config, store: str | Path, out: str | Path) -> Path:
     view = View.parse(config.mine.view) if config.mine.view else corpus.views()[0]
     ranking = search(asked, corpus, view, config.mine.k, config.mine.gpu, set(qrels))
     scores = positive_scores(asked, corpus, view, qrels)
-    triples, counts = choose_negatives(config, ranking, qrels, scores)
+    triples, counts = choose_negatives(config, ranking, qrels, scores, collection.itself)
     report = {
         "command": provenance.command(),
         "commit": provenance.commit(),
@@ -76,10 +76,14 @@ def report_path(triples: Path) -> Path:
 
 
 def choose_negatives(
-    config: Config, ranking: Ranking, qrels: Qrels, scores: dict[tuple[str, str], float]
+    config: Config,
+    ranking: Ranking,
+    qrels: Qrels,
+    scores: dict[tuple[str, str], float],
+    itself: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[list[Triple], Counter[str]]:
     """One triple for each (query, positive) pair, and what was counted on the way. A pair that keeps no negative
-    stays, with none: it still trains against the batch.
+    stays, with none: it still trains against the batch. `itself`: a query → the document that it is.
     """
     counts: Counter[str] = Counter()
     triples = []
@@ -92,7 +96,8 @@ def choose_negatives(
             (ranking.document_ids[position], float(score))
             for position, score in zip(ranking.positions[row], ranking.scores[row], strict=True)
         ]
-        candidates = [(name, score) for name, score in found if name not in known]
+        never = known | {itself.get(query_id, "")}
+        candidates = [(name, score) for name, score in found if name not in never]
         for positive in sorted(known):
             positive_score = scores[query_id, positive]
             bound = positive_score - config.mine.relative_margin * abs(positive_score)

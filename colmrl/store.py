@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float
 from pydantic import TypeAdapter
 
+from colmrl.data.media import stamp
 from colmrl.data.records import Document, Query
 from colmrl.errors import InputError
 from colmrl.files import write_text, write_whole
@@ -95,7 +96,7 @@ def content_hash(records: Sequence[Document] | Sequence[Query]) -> str:
     digest = hashlib.sha256()
     for record in records:
         text = record.body if isinstance(record, Document) else record.text
-        images = [(Path(image).name, Path(image).stat().st_size) for image in record.images]
+        images = [stamp(image) for image in record.images]
         digest.update(json.dumps([record.id, text, images]).encode())
     return digest.hexdigest()[:32]
 

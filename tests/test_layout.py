@@ -24,7 +24,19 @@ ORDER = [
     "losses",
     "models",
 ]
-ORDER += ["preparing", "training", "store", "encoding", "search", "mining", "evaluation", "loop", "cli", "__main__"]
+ORDER += [
+    "inputs",
+    "preparing",
+    "training",
+    "store",
+    "encoding",
+    "search",
+    "mining",
+    "evaluation",
+    "loop",
+    "cli",
+    "__main__",
+]
 MODULES = sorted((ROOT / "colmrl").rglob("*.py"))
 
 

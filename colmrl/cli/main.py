@@ -1,6 +1,7 @@
 """The `colmrl` command: the four scripts' stages, and what stands around them."""
 
 from colmrl.cli.common import SETTINGS, app
+from colmrl.cli.convert import convert
 from colmrl.cli.encode import encode
 from colmrl.cli.evaluate import evaluate
 from colmrl.cli.loop import loop
@@ -14,4 +15,5 @@ main_app.command(context_settings=SETTINGS)(encode)
 main_app.command(context_settings=SETTINGS)(mine)
 main_app.command("eval", context_settings=SETTINGS)(evaluate)
 main_app.command(context_settings=SETTINGS)(loop)
+main_app.command(context_settings=SETTINGS)(convert)
 main_app.add_typer(prepare_app, name="prepare")

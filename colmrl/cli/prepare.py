@@ -1,24 +1,34 @@
-"""colmrl prepare sample | tiny-model"""
+"""colmrl prepare pdf | qilin | amazon | sample | tiny-model"""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from colmrl.cli.common import SETTINGS, app, friendly
+from colmrl.cli.prepare_amazon import amazon
+from colmrl.cli.prepare_pdf import pdf
+from colmrl.cli.prepare_qilin import qilin
 
 prepare_app = app("Write data and models to start from.")
+for command in (pdf, qilin, amazon):
+    prepare_app.command(context_settings=SETTINGS)(command)
 
 
 @prepare_app.command(context_settings=SETTINGS)
 @friendly
 def sample(
-    out: Annotated[str, typer.Option(help="A new folder; OUT/train and OUT/test are data folders.")],
-    seed: Annotated[int, typer.Option(help="Another seed, other pictures.")] = 0,
+    out: Annotated[str, typer.Option(help="A new folder.")],
+    kind: Annotated[
+        str, typer.Option(help="shapes, video-pairs, qilin, sequences, query-image or triples.")
+    ] = "shapes",
+    seed: Annotated[int, typer.Option(help="Another seed, other data.")] = 0,
 ) -> None:
-    """Generated pictures of coloured shapes with captions, and near-duplicates that make hard negatives."""
-    from colmrl.data.sample import write_sample
+    """Generated data of a format. shapes: coloured shapes with captions and near-duplicates, OUT/train and OUT/test."""
+    from colmrl.data.samples import write_sample_of
 
-    typer.echo(write_sample(out, seed))
+    write_sample_of(kind, Path(out), seed)
+    typer.echo(out)
 
 
 @prepare_app.command(context_settings=SETTINGS)

@@ -23,7 +23,8 @@ def read_beir(folder: Path, strict: bool = True) -> Collection:
 
     Raises InputError for bad lines, repeated ids, missing pictures, no documents or queries, unknown ids in qrels.
     """
-    documents, queries = read_corpus(folder, strict), read_queries(folder, strict)
+    itself: dict[str, str] = {}
+    documents, queries = read_corpus(folder, strict), read_queries(folder, strict, itself)
     triples = sorted((folder / "triples").glob("*.jsonl"))
 
     def examples(split: str) -> Examples:
@@ -43,6 +44,7 @@ def read_beir(folder: Path, strict: bool = True) -> Collection:
             [path.stem for path in sorted((folder / "top_ranked").glob("*.jsonl"))],
             lambda split: read_top_ranked(folder, split, queries.position, documents.position, strict),
         ),
+        itself=itself,
     )
 
 
@@ -67,14 +69,16 @@ def read_corpus(folder: Path, strict: bool = True) -> Records[Document]:
     return documents
 
 
-def read_queries(folder: Path, strict: bool = True) -> Records[Query]:
-    """All queries, in file order."""
+def read_queries(folder: Path, strict: bool = True, itself: dict[str, str] | None = None) -> Records[Query]:
+    """All queries, in file order; those that are a document themselves (field `itself`, its id) are put in `itself`."""
 
     def parse(row: Row) -> Query:
         images = _images(row, folder)
         query = Query(id=row.text("_id"), text=row.text("text", ""), images=images, meta=row.mapping("meta"))
         if not query.text and not query.images:
             raise row.error("text, image", "both empty", "give the query text, a picture, or both")
+        if itself is not None and (name := row.text("itself", "")):
+            itself[query.id] = name
         return query
 
     queries = read_records(folder / "queries.jsonl", parse, strict)

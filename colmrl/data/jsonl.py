@@ -1,23 +1,28 @@
 """JSON lines in, one checked record a line; what is wrong is said with file, line, field, value and remedy."""
 
+import io
 import json
 import logging
-from collections.abc import Callable, Iterator
+import os
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from colmrl.data.records import Document, Query, Records
 from colmrl.errors import InputError, located
 from colmrl.files import write_whole
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+R = TypeVar("R", bound=Query | Document)
 
 
 class Row:
-    """One line's object, with accessors that know where they are."""
+    """One line's object, with accessors that know where they are. `line` counts from 1."""
 
-    def __init__(self, path: Path, line: int, values: dict[str, Any]):
-        self.path, self.line, self.values = path, line, values
+    def __init__(self, path: Path, line: int, values: dict[str, Any], start: int = 0, size: int = 0):
+        self.path, self.line, self.values, self.start, self.size = path, line, values, start, size
 
     def error(self, field: str, problem: str, remedy: str) -> InputError:
         return located(self.path, self.line, field, problem, remedy)
@@ -30,7 +35,7 @@ class Row:
         if value is None:
             raise self.error(field, "missing", f"give each line a {field!r} (it has {', '.join(self.values)})")
         if isinstance(value, str):
-            return self._encodable(field, value)
+            return self.encodable(field, value)
         if field.endswith("id") and isinstance(value, int) and not isinstance(value, bool):
             return str(value)
         raise self.error(field, f"{value!r} is a {type(value).__name__}", "write it as a string")
@@ -44,10 +49,11 @@ class Row:
         for item in items:
             if not isinstance(item, str):
                 raise self.error(field, f"{item!r} is a {type(item).__name__}", "write a string or a list of strings")
-            self._encodable(field, item)
+            self.encodable(field, item)
         return tuple(items)
 
-    def _encodable(self, field: str, value: str) -> str:
+    def encodable(self, field: str, value: str) -> str:
+        """The same text, unless it cannot be written as UTF-8."""
         try:
             value.encode()
         except UnicodeEncodeError:
@@ -76,7 +82,11 @@ class Row:
     def picture(self, field: str, name: str, root: Path, remedy: str) -> str:
         """The absolute path of a picture named relative to `root`, or absolutely; it must exist."""
         path = root / name
-        if "\0" in name or not path.is_file():
+        try:
+            there = path.is_file()
+        except (OSError, ValueError):  # a name longer than any file's, or with a null byte
+            there = False
+        if not there:
             raise self.error(field, f"no such file {str(path)!r}", remedy)
         return str(path.resolve())
 
@@ -90,13 +100,14 @@ def read_rows(path: str | Path, parse: Callable[[Row], T], strict: bool = True) 
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file: check the path")
-    good, bad = 0, 0
+    good, bad, start, end = 0, 0, 0, 0
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
+            start, end = end, end + len(line)
             if not line.strip():
                 continue
             try:
-                record = parse(_row(path, number, line))
+                record = parse(_row(path, number, line, start))
             except InputError as error:
                 bad += skip(error, bad, strict)
                 continue
@@ -117,14 +128,77 @@ def skip(error: InputError, skipped_before: int, strict: bool) -> int:
     return 1
 
 
-def _row(path: Path, number: int, line: bytes) -> Row:
+class IndexedLines:
+    """Lines of files by their offsets: of each 32 bytes are kept. Files are opened anew in each process."""
+
+    def __init__(self) -> None:
+        self.paths: list[Path] = []
+        self._file, self._start, self._size, self._line = array("q"), array("q"), array("q"), array("q")
+        self._open: dict[tuple[int, int], io.FileIO] = {}  # (process, file)
+
+    def add(self, row: Row) -> None:
+        if not self.paths or self.paths[-1] != row.path:
+            self.paths.append(row.path)
+        self._file.append(len(self.paths) - 1)
+        self._start.append(row.start)
+        self._size.append(row.size)
+        self._line.append(row.line)
+
+    def row(self, index: int) -> Row:
+        number = self._file[index]
+        file = self._open.get((os.getpid(), number))
+        if file is None:
+            file = self._open[os.getpid(), number] = self.paths[number].open("rb", buffering=0)
+        file.seek(self._start[index])
+        return _row(self.paths[number], self._line[index], file.read(self._size[index]), self._start[index])
+
+    def __len__(self) -> int:
+        return len(self._line)
+
+    def __iter__(self) -> Iterator[Row]:
+        return map(self.row, range(len(self)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_open": {}}
+
+
+def indexed_lines(paths: Sequence[Path], strict: bool = True) -> IndexedLines:
+    """The files' lines, each an object; raises as `read_rows`."""
+    lines = IndexedLines()
+    for path in paths:
+        for row in read_rows(path, lambda row: row, strict):
+            lines.add(row)
+    return lines
+
+
+def read_records(path: str | Path, parse: Callable[[Row], R], strict: bool = True, id_field: str = "_id") -> Records[R]:
+    """One record a line, checked now and read again when asked for: of each only its id and its place are kept.
+
+    Raises InputError where an id is empty or stands twice; otherwise as `read_rows`.
+    """
+    seen, lines = set[str](), IndexedLines()
+
+    def check(row: Row) -> str:
+        name = parse(row).id
+        if not name or name in seen:
+            said = f"{name!r} {'stands on an earlier line' if name else 'is empty'}"
+            raise row.error(id_field, said, "make ids unique")
+        seen.add(name)
+        lines.add(row)
+        return name
+
+    ids = list(read_rows(path, check, strict))
+    return Records(ids, lambda index: parse(lines.row(index)))
+
+
+def _row(path: Path, number: int, line: bytes, start: int) -> Row:
     try:
         values = json.loads(line)
     except (ValueError, RecursionError) as error:  # ValueError: JSON and Unicode errors alike
         raise located(path, number, "line", f"not JSON ({error})", "write one JSON object a line") from None
     if not isinstance(values, dict):
         raise located(path, number, "line", f"a {type(values).__name__}, not an object", "write {…} on each line")
-    return Row(path, number, values)
+    return Row(path, number, values, start, len(line))
 
 
 def write_rows(path: str | Path, rows: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> int:

@@ -4,23 +4,16 @@ A `Collection` is one data set. Its documents and queries are `Records`: read wh
 larger than memory; what is kept of each is its id and where it stands.
 """
 
+import copy
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Generic, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from colmrl.errors import InputError
 
 Qrels = Mapping[str, Mapping[str, int]]  # query id → document id → grade; grade > 0 is relevant
-
-
-class HasId(Protocol):
-    @property
-    def id(self) -> str: ...
-
-
-T = TypeVar("T", bound=HasId)
 
 
 @dataclass(frozen=True)
@@ -68,6 +61,9 @@ class Triple:
     neg_scores: tuple[float, ...] | None = None
 
 
+T = TypeVar("T", bound=Query | Document)
+
+
 class Records(Sequence[T], Generic[T]):
     """`ids` in order, and `read(i)`, which gives the i-th record anew each time it is asked for."""
 
@@ -107,7 +103,12 @@ class Examples(Sequence[Example]):
 
     def __init__(self, queries: Records[Query], documents: Records[Document], triples: Iterable[Triple]):
         self.queries, self.documents = queries, documents
-        self._query, self._positive, self._negatives, self._offsets = array("q"), array("q"), array("q"), array("q", [0])
+        self._query, self._positive, self._negatives, self._offsets = (
+            array("q"),
+            array("q"),
+            array("q"),
+            array("q", [0]),
+        )
         for triple in triples:
             self._query.append(queries.position[triple.query_id])
             self._positive.append(documents.position[triple.pos_id])
@@ -138,12 +139,29 @@ class Examples(Sequence[Example]):
             names = tuple(self.documents.ids[position] for position in negatives)
             yield Triple(self.queries.ids[self._query[i]], self.documents.ids[self._positive[i]], names)
 
+    def showing(self, documents: Records[Document]) -> "Examples":
+        """The same examples with the same documents shown otherwise."""
+        other = copy.copy(self)
+        other.documents = documents
+        return other
+
     @property
     def most_negatives(self) -> int:
+        """Of any example."""
         return max((b - a for a, b in zip(self._offsets, self._offsets[1:], strict=False)), default=0)
 
 
 V = TypeVar("V")
+
+if TYPE_CHECKING:
+    LazyMapping = Mapping
+else:
+
+    class LazyMapping:
+        """A mapping whose values are read when asked for: checking types while tests run must not ask."""
+
+        def __class_getitem__(cls, _: object) -> type:
+            return Mapping
 
 
 class Splits(Mapping[str, V]):
@@ -170,24 +188,27 @@ class Splits(Mapping[str, V]):
 class Collection:
     """One data set, whatever it was read from.
 
-    `source` is what a message calls it. `qrels`: split → judgements. `examples`: split → training examples, where the
+    `source` is what messages call it. `qrels`: split → judgements. `examples`: split → training examples, where the
     data itself says which negatives a positive has. `top_ranked`: split → query id → the documents to rerank, in the
-    order in which they were shown. `notes`: what reading found and a person should know, a line each.
+    order in which they were shown. `itself`: query id → the document that the query is, where it is one: never a
+    negative and never an answer. `notes`: what reading found and a person should know, a line each.
     """
 
     source: str
     documents: Records[Document]
     queries: Records[Query]
-    qrels: Mapping[str, Qrels]
-    examples: Mapping[str, Examples] = field(default_factory=dict)
-    top_ranked: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    qrels: LazyMapping[str, Qrels]
+    examples: LazyMapping[str, Examples] = field(default_factory=dict)
+    top_ranked: LazyMapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    itself: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def judged(self, split: str) -> Qrels:
         """The judgements of a split; an InputError names the splits that there are."""
         if split not in self.qrels:
             there = ", ".join(sorted(self.qrels)) or "none"
-            raise InputError(f"{self.source}: no split {split!r} (data.train_split, data.eval_split): choose from {there}")
+            asked = f"no split {split!r} (data.train_split, data.eval_split)"
+            raise InputError(f"{self.source}: {asked}: choose from {there}")
         return self.qrels[split]
 
     def train_on(self, split: str) -> Examples:

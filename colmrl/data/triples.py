@@ -1,11 +1,13 @@
-"""Triples: {"query", "pos", "negs": […]} a line, texts or picture paths under `root`; ids and scores where mined."""
+"""Triples by id, as mine.py writes them: {"query", "pos", "negs": […]} with query_id, pos_id, neg_ids and scores.
 
-from collections.abc import Container, Sequence
+Triples without ids are a convention of tables, see `conventions`.
+"""
+
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 from colmrl.data.jsonl import Row, read_rows, write_rows
-from colmrl.data.media import is_image_path
-from colmrl.data.records import Document, Example, Query, Triple
+from colmrl.data.records import Document, Query, Records, Triple
 
 
 def read_triples(
@@ -44,35 +46,13 @@ def has_ids(path: str | Path) -> bool:
     return next(rows, False)
 
 
-def read_self_contained(path: str | Path, root: str | Path, strict: bool = True) -> list[Example]:
-    """Examples from triples without ids: each text or path is its own id; pictures must exist under `root`."""
-    root = Path(root)
-
-    def document(row: Row, field: str, value: str) -> Document:
-        if not is_image_path(value):
-            return Document(id=value, text=value)
-        image = row.picture(field, value, root, "paths are relative to --root (data.root), or absolute")
-        return Document(id=image, images=(image,))
-
-    def parse(row: Row) -> Example:
-        text = row.text("query")
-        return Example(
-            query=Query(id=text, text=text),
-            positive=document(row, "pos", row.text("pos")),
-            negatives=tuple(document(row, "negs", value) for value in row.texts("negs")),
-        )
-
-    return list(read_rows(path, parse, strict))
-
-
 def write_triples(
-    path: str | Path, triples: Sequence[Triple], queries: Sequence[Query], documents: Sequence[Document], root: str
+    path: str | Path, triples: Iterable[Triple], queries: Records[Query], documents: Records[Document], root: str
 ) -> int:
     """Write triples with ids, scores, and texts or picture paths relative to `root`, for any other tool to read."""
-    query_of, document_of = {q.id: q for q in queries}, {d.id: d for d in documents}
 
     def shown(document_id: str) -> str:
-        document = document_of[document_id]
+        document = documents.named(document_id)
         if not document.images:
             return document.body
         image = Path(document.images[0])
@@ -83,7 +63,7 @@ def write_triples(
         path,
         (
             {
-                "query": query_of[t.query_id].text,
+                "query": queries.named(t.query_id).text,
                 "pos": shown(t.pos_id),
                 "negs": [shown(negative) for negative in t.neg_ids],
                 "query_id": t.query_id,

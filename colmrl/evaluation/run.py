@@ -7,7 +7,7 @@ from typing import Any
 
 from colmrl import provenance
 from colmrl.config import Config
-from colmrl.data.beir import read_corpus, read_qrels, read_queries
+from colmrl.data.reading import read_collection
 from colmrl.data.records import relevant
 from colmrl.errors import InputError
 from colmrl.evaluation.metrics import mean, per_query
@@ -26,11 +26,12 @@ def judge(config: Config, store: str | Path, views: Sequence[View] = (), round_n
     store = Path(store)
     documents, queries = EmbeddingStore(store / "documents"), EmbeddingStore(store / "queries")
     data = config.data.eval_path or config.data.path or documents.manifest.data
-    check_same_data(documents, read_corpus(data, config.data.strict), data)
-    check_same_data(queries, read_queries(data, config.data.strict), data)
-    qrels = read_qrels(data, config.data.eval_split, set(queries.ids), set(documents.ids), config.data.strict)
+    collection = read_collection(data, config.data)
+    check_same_data(documents, collection.documents, data)
+    check_same_data(queries, collection.queries, data)
+    qrels = collection.judged(config.data.eval_split)
     if not any(map(relevant, qrels.values())):
-        raise InputError(f"{data}: qrels/{config.data.eval_split}.tsv: no score above 0: nothing can be found")
+        raise InputError(f"{data}: split {config.data.eval_split!r}: no score above 0: nothing can be found")
     views = list(views) or documents.views()
     for view in views:
         documents.array_of(view)  # a wrong view is said before the first search
@@ -38,6 +39,8 @@ def judge(config: Config, store: str | Path, views: Sequence[View] = (), round_n
     rows: list[Row] = []
     for view in track(views, "judging", len(views)):
         run = search(queries, documents, view, config.eval.k, config.eval.gpu, set(qrels)).run()
+        for query_id, name in collection.itself.items():
+            run.get(query_id, {}).pop(name, None)  # a query is no answer to itself
         vectors = documents.vectors_per_record(view)
         numbers = mean(per_query(run, qrels))
         numbers |= {"vectors_per_document": vectors, "bytes_per_document": view.bytes_per_document(vectors)}

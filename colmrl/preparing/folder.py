@@ -1,6 +1,6 @@
 """The folder that work done ahead writes into: begun with its settings, gone on with, finished with a manifest.
 
-manifest.json = {"kind", "settings", "finished", "command", "commit", "counts", "problems"}; while `finished` is
+manifest.json = {"kind", "settings", "finished", "command", "commit", "counts", "problems", "notes"}; while `finished` is
 false the rest of the folder is not to be used.
 """
 
@@ -46,9 +46,11 @@ class PreparedFolder:
             raise InputError(f"{self.path}: was begun with other {said}: choose another --out, or remove it")
         return not before["finished"]
 
-    def finish(self, counts: Mapping[str, Any], problems: Sequence[str] = ()) -> None:
-        """Say that the folder is whole. `problems`: one line for each thing that was left out, with its remedy."""
-        self._write(finished=True, counts=dict(counts), problems=list(problems))
+    def finish(self, counts: Mapping[str, Any], problems: Sequence[str] = (), notes: Sequence[str] = ()) -> None:
+        """Say that the folder is whole. `problems`: one line for each thing that was left out, with its remedy;
+        `notes`: what a person should know of what was read.
+        """
+        self._write(finished=True, counts=dict(counts), problems=list(problems), notes=list(notes))
 
     def _write(self, **more: Any) -> None:
         content = {"kind": self.kind, "settings": dict(self.settings), **more}

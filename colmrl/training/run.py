@@ -3,7 +3,6 @@
 import json
 import logging
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +11,11 @@ from transformers import PrinterCallback, set_seed
 from colmrl import provenance
 from colmrl.config import Config
 from colmrl.configure import changed_keys, save_config
-from colmrl.data.beir import pair_examples, read_corpus, read_qrels, read_queries, triple_examples
-from colmrl.data.records import Example, relevant
-from colmrl.data.triples import has_ids, read_self_contained, read_triples
+from colmrl.data.reading import read_training
+from colmrl.data.records import Examples
 from colmrl.errors import InputError
 from colmrl.files import write_text
+from colmrl.inputs import write_inputs
 from colmrl.models.retriever import Retriever, describe, read_description
 from colmrl.runtime import use_torch
 from colmrl.training.batches import Collator, ExampleDataset
@@ -39,10 +38,13 @@ def train(config: Config) -> Path:
     checkpoint = output / "checkpoint"
     if checkpoint.exists():
         raise InputError(f"{checkpoint}: exists already: choose another --output, or remove it")
+    config = write_inputs(config)
     _check_same_run(config, output)
     steps_wanted = config.train.max_steps if config.train.max_steps >= 0 else config.train.epochs
-    examples, positives = read_examples(config) if steps_wanted else ([], {})
-    negatives = negatives_to_use(config, examples) if steps_wanted else 0
+    data = None
+    if steps_wanted:
+        examples, positives = read_training(config.data)
+        data = ExampleDataset(examples, negatives_to_use(config, examples), config.seed), positives
     use_torch(config)
     set_seed(config.seed)
     model = _model(config)
@@ -50,44 +52,19 @@ def train(config: Config) -> Path:
     if steps_wanted and not trained:
         raise InputError("model.tuning: frozen, and no head has weights: train a head (single.projection, multi.dims)")
     _start_folder(config, output)
-    if steps_wanted:
+    if data:
         total = sum(p.numel() for p in model.parameters())
         log.info("training %.2f M of %.2f M parameters", trained / 1e6, total / 1e6)
-        _fit(config, model, ExampleDataset(examples, negatives, config.seed), positives, output)
+        _fit(config, model, *data, output)
     model.save(checkpoint)
     shutil.rmtree(output / "trainer", ignore_errors=True)
     log.info("checkpoint: %s", checkpoint)
     return checkpoint
 
 
-def read_examples(config: Config) -> tuple[Sequence[Example], dict[str, set[str]]]:
-    """Training examples, and for each query the ids of all documents known to answer it."""
-    data = config.data
-    root = data.root or data.path
-    if data.triples and not has_ids(data.triples):
-        examples = read_self_contained(data.triples, root, data.strict)
-        positives: dict[str, set[str]] = {}
-        for example in examples:
-            positives.setdefault(example.query.id, set()).add(example.positive.id)
-    else:
-        documents, queries = read_corpus(data.path, data.strict), read_queries(data.path, data.strict)
-        ids = {query.id for query in queries}, {document.id for document in documents}
-        qrels = read_qrels(data.path, data.train_split, *ids, data.strict)
-        positives = {query_id: relevant(judged) for query_id, judged in qrels.items()}
-        if data.triples:
-            triples = read_triples(data.triples, *ids, data.strict)
-            examples = triple_examples(queries, documents, triples)
-        else:
-            examples = pair_examples(queries, documents, qrels)
-    if not examples:
-        remedy = "write one triple a line" if data.triples else "give qrels with a score above 0"
-        raise InputError(f"{data.triples or data.path}: no training examples: {remedy}")
-    return examples, positives
-
-
-def negatives_to_use(config: Config, examples: Sequence[Example]) -> int:
+def negatives_to_use(config: Config, examples: Examples) -> int:
     """How many hard negatives a query trains with; an InputError where that is more than there are."""
-    most = max((len(example.negatives) for example in examples), default=0)
+    most = examples.most_negatives
     wanted = config.train.negatives
     if wanted is not None and wanted > most:
         raise InputError(

@@ -6,9 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from colmrl.data.beir import pair_examples, read_corpus, read_qrels, read_queries, triple_examples
-from colmrl.data.records import Document, Query, Triple
-from colmrl.data.triples import has_ids, read_self_contained, read_triples, write_triples
+from colmrl.config import DataConfig
+from colmrl.data import reading
+from colmrl.data.beir import read_beir, read_corpus, read_qrels, read_queries
+from colmrl.data.reading import read_collection, read_training
+from colmrl.data.records import Document, Examples, Query, Triple
+from colmrl.data.triples import has_ids, read_triples, write_triples
 from colmrl.errors import InputError
 
 
@@ -33,11 +36,11 @@ def ids(folder):
 
 def test_the_beir_layout_is_read_whole(folder):
     documents = read_corpus(folder)
-    assert documents == [Document("d1", "x", "T"), Document("d2", images=(str(folder / "a.png"),))]
+    assert list(documents) == [Document("d1", "x", "T"), Document("d2", images=(str(folder / "a.png"),))]
     assert documents[0].body == "T x"
     qrels = read_qrels(folder, "train", *ids(folder))
     assert qrels == {"q1": {"d1": 1, "d2": 0}, "q2": {"d2": 2}}
-    pairs = pair_examples(read_queries(folder), documents, qrels)
+    pairs = read_beir(folder).train_on("train")
     assert [(p.query.id, p.positive.id) for p in pairs] == [("q1", "d1"), ("q2", "d2")]
 
 
@@ -93,11 +96,11 @@ def test_a_bad_judgement_is_said_with_file_line_and_field(folder, line, says):
 
 
 def test_what_is_not_there_is_said(folder):
-    with pytest.raises(InputError, match=r"no such split: choose from train"):
-        read_qrels(folder, "dev", set(), set())
+    with pytest.raises(InputError, match=r"no split 'dev' .*: choose from train"):
+        read_beir(folder).judged("dev")
     for missing in (folder / "elsewhere", "elsewhere", "../else/where"):
-        with pytest.raises(InputError, match="no such data folder"):
-            read_corpus(missing)
+        with pytest.raises(InputError, match="no such data set"):
+            read_collection(str(missing), DataConfig())
     (folder / "corpus.jsonl").write_text("\n")
     with pytest.raises(InputError, match="empty corpus"):
         read_corpus(folder)
@@ -112,11 +115,45 @@ def test_a_hub_data_set_is_downloaded_once_and_read_as_a_folder(folder, monkeypa
             raise OSError("offline\nand more")
         return str(folder)
 
+    def there(name, file, repo_type):
+        if name == "nobody/here":
+            raise OSError("no route")
+        return True
+
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    assert len(read_corpus("mteb/scifact")) == 2 == len(read_queries("mteb/scifact"))
+    monkeypatch.setattr("huggingface_hub.file_exists", there)
+    for cached in (reading._keeps_beir_files, reading._from_hub):
+        cached.cache_clear()
+    for _ in range(2):
+        found = read_collection("mteb/scifact", DataConfig())
+        assert (len(found.documents), len(found.queries)) == (2, 2)
     assert asked == [("mteb/scifact", "dataset")]
-    with pytest.raises(InputError, match=r"data\.path: 'nobody/nothing': no such folder.*\(offline\)"):
-        read_corpus("nobody/nothing")
+    for name, reason in (("nobody/nothing", "offline"), ("nobody/here", "no route")):
+        with pytest.raises(InputError, match=rf"data\.path: '{name}': no such folder.*\({reason}\)"):
+            read_collection(name, DataConfig())
+
+
+def test_of_a_corpus_only_ids_and_places_are_kept(folder):
+    """The peak of reading is that of the ids, whatever the texts weigh; what is asked for is read then."""
+    import tracemalloc
+
+    peaks = {}
+    for size in (10, 10_000):  # characters a document
+        lines(folder / "corpus.jsonl", *({"_id": f"d{n}", "text": "x" * size} for n in range(2000)))
+        tracemalloc.start()
+        documents = read_corpus(folder)
+        peaks[size] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peaks[10_000] < 1.2 * peaks[10] + 200_000
+    assert documents[1999].text == "x" * 10_000 and documents[-1].id == "d1999"
+
+
+def test_a_line_that_changed_since_it_was_checked_is_said(folder):
+    documents = read_corpus(folder)
+    path = folder / "corpus.jsonl"
+    path.write_text(path.read_text().replace('"_id"', '"_xx"'))
+    with pytest.raises(InputError, match=r"corpus\.jsonl:1: _id: missing"):
+        documents[0]
 
 
 def test_a_byte_order_mark_is_no_part_of_the_header(folder):
@@ -141,7 +178,7 @@ def test_mined_triples_survive_being_written_and_read(folder):
         "pos": "T x",
         "negs": ["a.png"],
     } == json.loads(path.read_text().splitlines()[0])
-    examples = triple_examples(queries, documents, triples)
+    examples = Examples(queries, documents, triples)
     assert [e.positive.id for e in examples] == ["d1", "d2"] and examples[0].negatives == (documents[1],)
     with pytest.raises(InputError, match=r"triples\.jsonl:1: neg_ids: unknown id 'd2'"):
         read_triples(path, {"q1", "q2"}, {"d1"})
@@ -152,11 +189,13 @@ def test_mined_triples_survive_being_written_and_read(folder):
 def test_triples_of_paths_and_texts_are_read_under_a_root(folder):
     path = lines(folder / "t.jsonl", {"query": "q", "pos": "a.png", "negs": ["some text"]})
     assert not has_ids(path)
-    (example,) = read_self_contained(path, folder)
+    examples, positives = read_training(DataConfig(triples=str(path), root=str(folder)))
+    (example,) = examples
     assert example.positive.images == (str((folder / "a.png").resolve()),)
-    assert example.negatives[0].text == "some text" and example.query == Query("q", "q")
+    assert example.negatives[0].text == "some text" and example.query == Query(example.query.id, "q")
+    assert positives == {example.query.id: {example.positive.id}}
     with pytest.raises(InputError, match=r"t\.jsonl:1: pos: no such file .*--root"):
-        read_self_contained(path, folder / "elsewhere")
+        read_training(DataConfig(triples=str(path), root=str(folder / "elsewhere")))
 
 
 @settings(deadline=None, max_examples=150)
@@ -178,7 +217,6 @@ def test_no_line_whatsoever_gives_a_traceback(tmp_path_factory, line):
     for name, read in (
         ("corpus.jsonl", lambda: read_corpus(folder)),
         ("queries.jsonl", lambda: read_queries(folder)),
-        ("t.jsonl", lambda: read_self_contained(folder / "t.jsonl", folder)),
         ("t.jsonl", lambda: read_triples(folder / "t.jsonl", set(), set())),
     ):
         (folder / name).write_bytes(line)

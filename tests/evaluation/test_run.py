@@ -51,7 +51,7 @@ def test_a_wrong_view_or_other_data_is_said_before_anything_is_searched(config, 
 def test_judgements_without_an_answer_are_an_error(settings, checkpoint, sample, tmp_path, store):
     data = shutil.copytree(sample / "train", tmp_path / "data")
     (data / "qrels/none.tsv").write_text("train-q0\ttrain-000-0\t0\n")
-    with pytest.raises(InputError, match=r"none\.tsv: no score above 0"):
+    with pytest.raises(InputError, match=r"split 'none': no score above 0"):
         judge(settings(tmp_path, f"data.path={data}", "data.eval_split=none"), store)
 
 

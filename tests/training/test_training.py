@@ -10,13 +10,14 @@ from typer.testing import CliRunner
 
 from colmrl.cli.train import train_app
 from colmrl.data.beir import read_corpus, read_qrels, read_queries
+from colmrl.data.reading import read_training
 from colmrl.data.records import Document, Example, Query, Triple, relevant
 from colmrl.data.triples import write_triples
 from colmrl.errors import InputError
 from colmrl.models.retriever import Retriever
 from colmrl.training import run as run_module
 from colmrl.training.batches import Collator, ExampleDataset
-from colmrl.training.run import negatives_to_use, read_examples, train
+from colmrl.training.run import negatives_to_use, train
 
 
 def weights(folder):
@@ -135,7 +136,7 @@ def test_a_run_folder_says_what_was_run(checkpoint):
 
 def test_bad_input_is_said_before_anything_is_written(settings, tmp_path, sample):
     for overrides, says in (
-        (["data.path=nowhere"], "no such data folder"),
+        (["data.path=nowhere"], "no such data set"),
         (["data.train_split=dev"], "no such split"),
         (["train.negatives=2"], r"2 is more than the examples have \(0\).*data\.triples"),
         ([f"data.triples={triples(sample, tmp_path / 't.jsonl', 1)}", "train.negatives=2"], r"mine more"),
@@ -163,7 +164,7 @@ def test_negatives_are_used_where_there_are_any(settings, tmp_path, sample):
         ([f"data.triples={file}", "train.negatives=0"], 0),
     ):
         config = settings(tmp_path / "a", *overrides)
-        assert negatives_to_use(config, read_examples(config)[0]) == used
+        assert negatives_to_use(config, read_training(config.data)[0]) == used
 
 
 def test_a_run_that_stopped_before_its_first_resume_point_may_begin_anew(settings, tmp_path):
@@ -211,7 +212,7 @@ def test_known_positives_of_a_query_are_marked_wherever_they_stand_in_the_batch(
 
 
 def test_examples_are_the_relevant_pairs(settings, tmp_path, sample):
-    examples, positives = read_examples(settings(tmp_path / "a"))
+    examples, positives = read_training(settings(tmp_path / "a").data)
     lines = (sample / "train/qrels/train.tsv").read_text().splitlines()[1:]
     assert [f"{e.query.id}\t{e.positive.id}\t1" for e in examples] == lines
     assert sum(map(len, positives.values())) == len(lines)

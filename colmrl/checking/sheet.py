@@ -1,0 +1,263 @@
+"""A contact sheet: drawn queries, each with its positives and negatives, as the model is shown them.
+
+Text is set in DejaVu Sans, which comes with matplotlib, and where that lacks a character, in whatever font of the
+machine has it. What no font has is replaced by its number and script, ⟨12 CJK⟩, and said.
+"""
+
+import random
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image, ImageDraw, ImageFont
+
+from colmrl.config import ModelConfig
+from colmrl.data.media import open_image
+from colmrl.data.records import Document, Examples, Query
+from colmrl.errors import InputError
+from colmrl.checking.measuring import shown
+
+QUERIES, POSITIVES, NEGATIVES = 8, 2, 4  # rows; at most so many of each a row
+_WIDTH, _HEIGHT, _GAP, _PAD, _TITLE = 300, 330, 10, 10, 74  # pixels
+_SIZE, _LINE, _PICTURES, _LONGEST = 15, 20, 3, 1500  # of type and its leading; pictures a cell; characters a cell
+
+Role = Literal["query", "positive", "negative", "random other"]
+_INK = {"query": "#1b6ca8", "positive": "#1b7837", "negative": "#d95f02", "random other": "#6b6b6b"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    role: Role
+    record: Query | Document
+    note: str = ""
+
+
+def draw_rows(examples: Examples, positives: Mapping[str, Set[str]], seed: int) -> list[list[Cell]]:
+    """Queries drawn by the seed, each with its documents; random ones where the data has no negatives."""
+    draw, rows, seen = random.Random(seed), list[list[Cell]](), set[str]()
+    for index in draw.sample(range(len(examples)), min(len(examples), 16 * QUERIES)):
+        if len(rows) == QUERIES:
+            break
+        example = examples[index]
+        if example.query.id in seen:
+            continue
+        seen.add(example.query.id)
+        known = positives.get(example.query.id, {example.positive.id})
+        others = [name for name in sorted(known - {example.positive.id}) if name in examples.documents.position]
+        true = [example.positive, *map(examples.documents.named, others[: POSITIVES - 1])]
+        row = [Cell("query", example.query), *(Cell("positive", document) for document in true)]
+        if len(others) >= POSITIVES:
+            row[-1] = Cell("positive", true[-1], f"and {len(others) + 1 - POSITIVES} more")
+        if example.negatives:
+            row += [Cell("negative", document) for document in example.negatives[:NEGATIVES]]
+        else:
+            places = draw.sample(range(len(examples.documents)), min(len(examples.documents), NEGATIVES + len(known)))
+            false = [place for place in places if examples.documents.ids[place] not in known]
+            row += [Cell("random other", examples.documents[place]) for place in false[:NEGATIVES]]
+        rows.append(row)
+    return rows
+
+
+def contact_sheet(rows: Sequence[Sequence[Cell]], model: ModelConfig, title: str) -> tuple[Image.Image, str]:
+    """The sheet, and which characters no font of this machine has ("" where every one has)."""
+    given = {id(cell): shown(cell.record, model) for row in rows for cell in row}
+    type_ = Typesetter(
+        "".join([title, *(text + cell.record.id for row in rows for cell in row for text in [given[id(cell)][0]])])
+    )
+    columns = max(sum(cell.role == "positive" for cell in row) for row in rows)
+    others = max(len(row) - 1 - sum(cell.role == "positive" for cell in row) for row in rows)
+    width = (1 + columns + others) * (_WIDTH + _GAP) + _GAP
+    sheet = Image.new("RGB", (width, _TITLE + len(rows) * (_HEIGHT + _GAP)), "white")
+    draw = ImageDraw.Draw(sheet)
+    type_.write(draw, (_GAP, 8), type_.fit(title, width - 2 * _GAP), "black", bold=True)
+    if type_.missing:
+        warning = f"no font here has: {type_.missing}; install one, e.g. fonts-noto-cjk, and run again"
+        type_.write(draw, (_GAP, 28), type_.fit(warning, width - 2 * _GAP), "#b2182b")
+    roles = {cell.role for row in rows for cell in row}
+    false = " / ".join(f"{role}s" for role in ("negative", "random other") if role in roles)
+    for column, name in ((0, "query"), (1, "relevant documents"), (1 + columns, false)):
+        type_.write(draw, (_GAP + column * (_WIDTH + _GAP), _TITLE - 24), name, "black", bold=True)
+    for number, row in enumerate(rows):
+        place = 0
+        for cell in row:
+            place = 1 + columns if cell.role not in ("query", "positive") and place < 1 + columns else place
+            corner = (_GAP + place * (_WIDTH + _GAP), _TITLE + number * (_HEIGHT + _GAP))
+            _draw_cell(sheet, corner, cell, *given[id(cell)], type_)
+            place += 1
+    return sheet, type_.missing
+
+
+def _draw_cell(
+    draw: ImageDraw.ImageDraw,
+    corner: tuple[int, int],
+    cell: Cell,
+    text: str,
+    images: tuple[str, ...],
+    type_: "Typesetter",
+) -> None:
+    left, top = corner
+    inner, bottom = _WIDTH - 2 * _PAD, top + _HEIGHT - _PAD
+    draw.rectangle((left, top, left + _WIDTH - 1, top + _HEIGHT - 1), fill="#fbfbfb", outline=_INK[cell.role], width=2)
+    draw.rectangle((left, top, left + _WIDTH - 1, top + _LINE + 5), fill=_INK[cell.role])
+    label = type_.fit(f"{cell.role}{', ' if cell.note else ''}{cell.note}  {cell.record.id}", inner)
+    type_.write(draw, (left + _PAD, top + 3), label, "white", bold=True)
+    y = top + _LINE + 5 + _PAD
+    if images:
+        room = bottom - y - (3 * _LINE if text else 0) - (_LINE if len(images) > _PICTURES else 0)
+        y += _draw_pictures(sheet, (left + _PAD, y), (inner, room), images[:_PICTURES], type_) + 4
+        if len(images) > _PICTURES:
+            type_.write(draw, (left + _PAD, y), f"and {len(images) - _PICTURES} pictures more", "#6b6b6b")
+            y += _LINE
+    lines = type_.wrap(text, inner, max(1, (bottom - y) // _LINE)) if text else []
+    if not text and not images:
+        lines = ["(nothing is left of it under model.document_fields)"]
+    for line in lines:
+        type_.write(draw, (left + _PAD, y), line, "black")
+        y += _LINE
+
+
+def _draw_pictures(
+    draw: ImageDraw.ImageDraw,
+    corner: tuple[int, int],
+    room: tuple[int, int],
+    images: Sequence[str],
+    type_: "Typesetter",
+) -> int:
+    """Side by side, each as large as its share of the room lets it be; returns the height taken."""
+    share = (room[0] - 4 * (len(images) - 1)) // len(images)
+    tallest, left = 0, corner[0]
+    for reference in images:
+        try:
+            picture = open_image(reference, 4 * share * room[1])
+        except InputError:
+            for number, line in enumerate(type_.wrap("cannot be opened: " + Path(reference).name, share, 4)):
+                type_.write(ImageDraw.Draw(sheet), (left, corner[1] + number * _LINE), line, "#b2182b")
+            tallest, left = max(tallest, 4 * _LINE), left + share + 4
+            continue
+        scale = min(share / picture.width, room[1] / picture.height, 4)  # a thumbnail of 64 pixels may grow
+        size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+        thumbnail = picture.resize(size, Image.Resampling.LANCZOS)
+        sheet.paste(thumbnail, (left + (share - size[0]) // 2, corner[1]))
+        tallest, left = max(tallest, size[1]), left + share + 4
+    return tallest
+
+
+class Typesetter:
+    """Text in as many fonts as its characters need."""
+
+    def __init__(self, sample: str):
+        """Finds fonts for every character in `sample`; `missing` says which scripts have none."""
+        from matplotlib import get_data_path
+
+        base = Path(get_data_path()) / "fonts" / "ttf"
+        paths = [str(base / "DejaVuSans.ttf")]
+        wanted = {character for character in sample if _is_drawn(character)} - _covered(paths[0])
+        more, absent = _fonts_for(wanted) if wanted else ([], set[str]())
+        paths += more
+        self._absent = absent
+        self._bold = ImageFont.truetype(str(base / "DejaVuSans-Bold.ttf"), _SIZE)
+        self._fonts = [ImageFont.truetype(path, _SIZE) for path in paths]
+        self._choice = {c: i for i in reversed(range(1, len(paths))) for c in _covered(paths[i]) & wanted}
+        scripts = Counter(_script(character) for character in sample if character in absent)
+        self.missing = ", ".join(f"{count} characters of {script}" for script, count in scripts.most_common())
+
+    def write(
+        self, draw: ImageDraw.ImageDraw, corner: tuple[float, float], line: str, ink: str, bold: bool = False
+    ) -> None:
+        x, y = corner
+        for font, run in self._runs(line, bold):
+            draw.text((x, y + _SIZE), run, fill=ink, font=font, anchor="ls")
+            x += font.getlength(run)
+
+    def wrap(self, text: str, width: int, lines: int) -> list[str]:
+        """At most `lines` lines; an ellipsis where there would be more. Breaks at spaces, and inside what has none."""
+        rest = self._readable(" ".join(text[:_LONGEST].split()))
+        found: list[str] = []
+        while rest and len(found) < lines:
+            n = self._longest(rest, width)
+            if n < len(rest):
+                space = rest.rfind(" ", 0, n + 1)
+                n = space if space > n // 2 else n
+            found.append(rest[:n].rstrip())
+            rest = rest[n:].lstrip()
+        if rest or len(text) > _LONGEST:
+            found[-1] = self.fit(f"{found[-1]} …", width)
+        return found
+
+    def fit(self, line: str, width: int) -> str:
+        """The line, or as much of its beginning as goes in, with an ellipsis."""
+        line = self._readable(line)
+        if self._longest(line, width) == len(line):
+            return line
+        return line.removesuffix(" …")[: self._longest(line, width) - 2].rstrip() + "…"
+
+    def _longest(self, line: str, width: int) -> int:
+        """How many characters of a line go in, one at least."""
+        low, high = 1, len(line)
+        while low < high:
+            middle = (low + high + 1) // 2
+            if sum(font.getlength(run) for font, run in self._runs(line[:middle], True)) <= width:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    def _runs(self, line: str, bold: bool) -> list[tuple[ImageFont.FreeTypeFont, str]]:
+        """The line in pieces of one font each."""
+        runs: list[tuple[int, str]] = []
+        for character in line:
+            font = self._choice.get(character, 0)
+            if runs and runs[-1][0] == font:
+                runs[-1] = (font, runs[-1][1] + character)
+            else:
+                runs.append((font, character))
+        return [(self._bold if bold and not font else self._fonts[font], run) for font, run in runs]
+
+    def _readable(self, text: str) -> str:
+        """With what cannot be drawn counted instead."""
+        shown, run = list[str](), ""
+        for character in text + "\0":
+            if character in self._absent or (run and not character.strip() and character != "\0"):
+                run += character
+                continue
+            if run:
+                letters = Counter(_script(c) for c in run if c in self._absent)
+                shown.append(f"⟨{sum(letters.values())} {letters.most_common(1)[0][0]}⟩" + run[len(run.rstrip()) :])
+                run = ""
+            shown.append(character if _is_drawn(character) or character == " " else "")
+        return "".join(shown)
+
+
+def _is_drawn(character: str) -> bool:
+    return unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Cn", "Zs", "Zl", "Zp")
+
+
+def _script(character: str) -> str:
+    return unicodedata.name(character, "OTHER").split()[0].split("-")[0] if character.isalpha() else "signs"
+
+
+def _covered(path: str) -> set[str]:
+    from matplotlib.ft2font import FT2Font
+
+    return {chr(code) for code in FT2Font(path).get_charmap()}
+
+
+def _fonts_for(wanted: set[str]) -> tuple[list[str], set[str]]:
+    """Fonts of the machine that have the characters, the one with most of them first, and those that none has."""
+    from matplotlib.font_manager import fontManager
+    from matplotlib.ft2font import FT2Font
+
+    upright = {f.fname for f in fontManager.ttflist if f.style == "normal" and f.weight in (400, "normal", "regular")}
+    names = sorted(p for p in upright if not Path(p).stem.startswith(("cm", "LastResort", "STIX")))
+    coverage = {path: _covered(path) & wanted for path in names if FT2Font(path).scalable}
+    chosen: list[str] = []
+    while wanted and coverage:
+        best = max(coverage, key=lambda path: len(coverage[path] & wanted))
+        if not coverage[best] & wanted:
+            break
+        chosen.append(best)
+        wanted = wanted - coverage[best]
+    return chosen, wanted

@@ -1,0 +1,113 @@
+"""colmrl data check"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from colmrl.cli.common import SETTINGS, Overrides, Strict, app, configured, friendly, show_table
+
+if TYPE_CHECKING:
+    from colmrl.checking import Findings
+    from colmrl.checking.findings import RecordCounts
+    from colmrl.checking.measuring import Spread
+
+data_app = app("Look at data.")
+
+
+@data_app.callback()
+def data() -> None:
+    """Look at data."""
+
+
+@data_app.command(context_settings=SETTINGS)
+@friendly
+def check(
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe.")],
+    overrides: Overrides = None,
+    out: Annotated[str | None, typer.Option(help="A folder for check.json and check.png; else OUTPUT/check.")] = None,
+    strict: Strict = None,
+) -> None:
+    """Counts, lengths, pictures and what they cost, duplicates, leakage, and a contact sheet of examples."""
+    settings = configured(config, overrides, {"data.strict": strict})
+    from colmrl.checking import check_data
+
+    folder = out or f"{settings.output}/check"
+    show_findings(check_data(settings, folder))
+    typer.echo(folder)
+
+
+def show_findings(found: Findings) -> None:
+    """Tables and lines on standard output; what needs attention comes last."""
+    for name, place in found.sources.items():
+        typer.echo(f"{name}: {place}")
+    show_table(list(_split_lines(found)))
+    show_table(list(_record_lines(found)))
+    show_table(list(_token_lines(found)))
+    if any(counts.pictures for counts in found.records):
+        show_table(list(_picture_lines(found)))
+    for line in (*_cost(found), *_leakage(found)):
+        typer.echo(line)
+    for line in found.attention:
+        typer.echo(f"attention: {line}")
+
+
+def _split_lines(found: Findings) -> Iterator[list[str]]:
+    yield ["split", "queries", "without answer", "judgements", "relevant", "documents judged", "negatives a positive"]
+    for split in found.splits:
+        negatives = _spread(split.negatives, 0, tail=False) if split.negatives else "none"
+        numbers = [split.queries, len(split.unanswered), split.judgements, split.relevant, split.judged]
+        yield [f"{split.source} {split.split}", *(f"{n:,}" for n in numbers), negatives]
+
+
+def _record_lines(found: Findings) -> Iterator[list[str]]:
+    yield ["records", "number", "in no judgement", "the same as another", "characters min/median/p95/max"]
+    for counts in found.records:
+        numbers = [counts.records, counts.unjudged, counts.repeated]
+        yield [_name(counts), *(f"{n:,}" for n in numbers), _spread(counts.characters, 0)]
+
+
+def _token_lines(found: Findings) -> Iterator[list[str]]:
+    yield ["tokens min/median/p95/max", "of text", "cut at", "of pictures", "of the input", "TFLOP a pass"]
+    for counts in found.records:
+        if counts.tokens:
+            cut = f"{counts.cut:,} at {counts.limit}"
+            flops = _spread(counts.flops, 3, 1e-12)
+            spreads = [_spread(counts.tokens, 0), cut, _spread(counts.visual, 0), _spread(counts.inputs, 0), flops]
+            yield [_name(counts), *spreads]
+
+
+def _picture_lines(found: Findings) -> Iterator[list[str]]:
+    yield ["pictures of", "number", "sizes", "width min/median/max", "height min/median/max", "megapixels"]
+    for counts in found.records:
+        if counts.pictures:
+            sides = [_spread(side, 0, tail=False) for side in (counts.width, counts.height)]
+            megapixels = _spread(counts.megapixels, 3, tail=False)
+            yield [_name(counts), f"{counts.pictures:,}", f"{counts.sizes:,}", *sides, megapixels]
+
+
+def _cost(found: Findings) -> Iterator[str]:
+    if found.language_parameters is not None:
+        size = f"{found.language_parameters:,}"
+        formula = f"a forward pass of a record takes about 2 × {size} × its tokens in FLOP"
+        yield f"{formula} (parameters of the language model without its embedding table; attention and vision not counted)"
+
+
+def _leakage(found: Findings) -> Iterator[str]:
+    for shared in found.leakage:
+        some = f": {'; '.join(shared.examples)}" if shared.examples else ""
+        yield f"in both splits: {shared.count:,} of the test's {shared.of:,} {shared.what} ({shared.meaning}){some}"
+
+
+def _name(counts: RecordCounts) -> str:
+    return f"{counts.source} {counts.kind}"
+
+
+def _spread(spread: Spread | None, digits: int, scale: float = 1, tail: bool = True) -> str:
+    """min/median/p95/max, or without p95."""
+    if spread is None:
+        return "–"
+    values = [spread.low, spread.median, *([spread.p95] if tail else []), spread.high]
+    return " / ".join(f"{value * scale:,.{digits}f}" for value in values)

@@ -1,0 +1,131 @@
+"""A data set in any format → a collection. What it is, is seen from its files and columns, or said by data.format."""
+
+import functools
+import logging
+from pathlib import Path
+
+from colmrl.config import DataConfig
+from colmrl.data.beir import read_beir
+from colmrl.data.qilin import read_qilin
+from colmrl.data.records import Collection, Examples, relevant
+from colmrl.data.sequences import read_sequences
+from colmrl.data.table_collection import read_tables
+from colmrl.data.triples import has_ids, read_triples
+from colmrl.data.video_pairs import read_video_pairs, write_video_sample
+from colmrl.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+def read_collection(path: str, data: DataConfig) -> Collection:
+    """The data set at `path` (a folder, a file, or a name of the hub), read as `data` says."""
+    if not path:
+        raise InputError("data.path: not given: name a folder, a file, or a data set of the hub (docs/data.md)")
+    folder = Path(path)
+    if data.format == "video-pairs" and not any(
+        (folder / f).is_file() for f in ("train_data.jsonl", "video_meta.jsonl")
+    ):
+        log.warning(
+            "%s: has neither train_data.jsonl nor video_meta.jsonl: GENERATED sample videos are put there", path
+        )
+        write_video_sample(folder)
+    if not folder.exists() and not _may_be_of_the_hub(path):
+        raise InputError(f"{path}: no such data set: check data.path (or write one: colmrl prepare sample)")
+    match data.format or _format_of(folder):
+        case "beir":
+            collection = read_beir(folder if folder.is_dir() else _from_hub(path), data.strict)
+        case "video-pairs":
+            collection = read_video_pairs(folder, data.video_template, data.frames, data.strict)
+        case "qilin":
+            collection = read_qilin(path, data.strict, "search", data.root)
+        case "qilin-recommendation":
+            collection = read_qilin(path, data.strict, "recommendation", data.root)
+        case "sequences":
+            collection = read_sequences(folder, data.strict, data.item_form, data.history)
+        case convention:
+            collection = read_tables(path, convention, data.root, data.strict)
+    for note in collection.notes:
+        log.info("%s: %s", collection.source, note)
+    return collection
+
+
+def read_training(data: DataConfig) -> tuple[Examples, dict[str, set[str]]]:
+    """Training examples, and for each query the ids of all documents known to answer it.
+
+    From `data.triples` where it is given (with ids: of `data.path`'s records), else from `data.path`.
+    """
+    split, mined = data.train_split, bool(data.triples) and has_ids(data.triples)
+    if data.triples and not mined:
+        collection = read_tables(data.triples, "triples", data.root or data.path or None, data.strict)
+        split = next(iter(collection.qrels))
+    else:
+        collection = read_collection(data.path, data)
+    positives = {query_id: relevant(judged) for query_id, judged in collection.judged(split).items()}
+    for query_id in positives.keys() & collection.itself.keys():
+        positives[query_id].add(collection.itself[query_id])
+    if data.triples and mined:
+        queries, documents = collection.queries, collection.documents
+        triples = read_triples(data.triples, queries.position, documents.position, data.strict)
+        examples = Examples(queries, documents, triples)
+    else:
+        examples = collection.train_on(split)
+    if not examples:
+        remedy = "write one triple a line" if data.triples else "give qrels with a score above 0"
+        raise InputError(f"{data.triples or data.path}: no training examples: {remedy}")
+    return examples, positives
+
+
+def _format_of(folder: Path) -> str | None:
+    """What the files' names say; None: a table."""
+    if folder.is_dir():
+        for format_, files in (
+            ("beir", ("corpus.jsonl", "queries.jsonl")),
+            ("video-pairs", ("train_data.jsonl",)),
+            ("sequences", ("user_sequence.txt",)),
+        ):
+            if all((folder / file).is_file() for file in files):
+                return format_
+        if any(folder.glob("notes*")) and any(folder.glob("search_t*")):
+            return "qilin"
+        if any(folder.glob("notes*")) and any(folder.glob("recommendation_t*")):
+            return "qilin-recommendation"
+        if (folder / "corpus.jsonl").is_file() or (folder / "qrels").is_dir():
+            return "beir"  # not whole: the error says which file is missing
+    elif not folder.exists() and _keeps_beir_files(folder.as_posix()):
+        return "beir"
+    return None
+
+
+def _may_be_of_the_hub(path: str) -> bool:
+    parts = Path(path).parts
+    return len(parts) == 2 and not Path(path).is_absolute() and ".." not in parts and not Path(parts[0]).exists()
+
+
+@functools.lru_cache(maxsize=16)
+def _keeps_beir_files(name: str) -> bool:
+    """Whether a data set of the hub keeps the BEIR layout in files, as mteb/scifact does."""
+    from huggingface_hub import file_exists
+
+    try:
+        return file_exists(name, "corpus.jsonl", repo_type="dataset") and file_exists(
+            name, "queries.jsonl", repo_type="dataset"
+        )
+    except (OSError, ValueError) as error:  # what the hub's client raises, whatever went wrong
+        raise _no_hub(name, error) from None
+
+
+@functools.lru_cache(maxsize=16)
+def _from_hub(name: str) -> Path:
+    """The files of the BEIR layout, downloaded once and cached."""
+    from huggingface_hub import snapshot_download
+
+    wanted = ["corpus.jsonl", "queries.jsonl", "qrels/*.tsv", "images/*"]
+    try:
+        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=wanted))
+    except (OSError, ValueError) as error:
+        raise _no_hub(name, error) from None
+
+
+def _no_hub(name: str, error: Exception) -> InputError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return InputError(f"data.path: {name!r}: no such folder, and not to be had from the hub ({reason})")

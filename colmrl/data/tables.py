@@ -1,0 +1,168 @@
+"""Tables: local parquet, Arrow, CSV and JSON-lines files, and data sets of the hub, a row at a time.
+
+Parquet, Arrow, CSV and the hub go through `datasets`, which memory-maps them; JSON lines are read by their offsets, so
+that what is wrong is said with file and line. Nothing but the row that is asked for is in memory.
+
+A picture that lies in a table has a reference of its own, `SOURCE/SPLIT/doc_ROW.png#AT`: the row counted from 0, and
+where in the row, e.g. `neg_target/2`; without AT it is the row's first picture.
+"""
+
+import functools
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from colmrl.data.jsonl import IndexedLines, Row, indexed_lines
+from colmrl.errors import InputError
+
+_REFERENCE = re.compile(r"(?P<source>.+)/(?P<split>[^/]+)/doc_(?P<row>\d+)\.png(?:#(?P<at>.+))?")
+_SHARD = re.compile(r"-\d+-of-\d+$")
+_KINDS = (".parquet", ".arrow", ".csv")
+_SPLITS = {"train", "test", "validation", "valid", "val", "dev"}
+
+
+class TableRow(Row):
+    """A row of a table that is no text file: its errors say which, counted from 0."""
+
+    def error(self, field: str, problem: str, remedy: str) -> InputError:
+        return InputError(f"{self.path}: row {self.line}: {field}: {problem}: {remedy}")
+
+    def reference(self, at: str) -> str:
+        return f"{self.path}/doc_{self.line}.png#{at}"
+
+
+class ArrowTable:
+    """A split of a `datasets.Dataset`; pictures stay encoded."""
+
+    def __init__(self, name: str, dataset: Any):
+        self.name, self._dataset = name, dataset.with_format("arrow")
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def select(self, columns: Collection[str]) -> "ArrowTable":
+        """The same rows with these of its columns; the others are not read."""
+        kept = [column for column in self._dataset.column_names if column in columns]
+        return ArrowTable(self.name, self._dataset.select_columns(kept))
+
+    def row(self, index: int) -> Row:
+        return TableRow(Path(self.name), index, self._dataset[index : index + 1].to_pylist()[0])
+
+    def __iter__(self) -> Iterator[Row]:
+        start = 0
+        for batch in self._dataset.iter(batch_size=64):
+            for number, values in enumerate(batch.to_pylist()):
+                yield TableRow(Path(self.name), start + number, values)
+            start += len(batch)
+
+
+Table = ArrowTable | IndexedLines  # rows of one split
+
+
+@functools.lru_cache(maxsize=32)
+def open_tables(source: str, strict: bool = True) -> Mapping[str, Table]:
+    """Split → table, of a file, a folder, or a data set of the hub (`owner/name`, or `owner/name:config`).
+
+    A folder's JSON-lines files are splits by their names; of other files `datasets` says which split they are.
+    """
+    path = Path(source)
+    if path.suffix in (".jsonl", ".json") and path.is_file():
+        return {path.stem if path.stem in _SPLITS else "train": indexed_lines([path], strict)}
+    lines = _splits(path, ".jsonl")
+    if lines:
+        return {split: indexed_lines([Path(file) for file in files], strict) for split, files in lines.items()}
+    return _load(source, path)
+
+
+def _splits(folder: Path, suffix: str) -> dict[str, list[str]]:
+    """Split → its files, of a folder (or its folder `data`): the files' names without shard numbers are splits; a
+    single one of another name is "train"."""
+    found: dict[str, list[str]] = {}
+    for file in sorted([*folder.glob(f"*{suffix}"), *folder.glob(f"data/*{suffix}")]):
+        found.setdefault(_SHARD.sub("", file.stem), []).append(str(file))
+    if len(found) == 1 and not _SPLITS & set(found):
+        return {"train": next(iter(found.values()))}
+    return found
+
+
+def _load(source: str, path: Path) -> dict[str, Table]:
+    import datasets
+    from datasets import config as datasets_config
+
+    datasets.disable_progress_bars()
+    datasets_config.HF_UPDATE_DOWNLOAD_COUNTS = False  # else reading a local file asks the hub first
+    name, _, subset = source.partition(":") if not path.exists() else (source, "", "")
+    try:
+        if path.is_dir() and ((path / "dataset_dict.json").is_file() or (path / "state.json").is_file()):
+            loaded: Any = datasets.load_from_disk(source)
+        elif path.is_file():
+            if path.suffix not in _KINDS:
+                raise InputError(f"{source}: no table that can be read: give {', '.join(_KINDS)} or .jsonl")
+            loaded = _files(path.suffix[1:], [source])
+        elif found := next(((kind[1:], some) for kind in _KINDS if (some := _splits(path, kind))), None):
+            loaded = {  # each for itself: splits need not have the same columns
+                split: _files(found[0], files) for split, files in found[1].items()
+            }
+        else:
+            loaded = datasets.load_dataset(name, subset or None)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a damaged file or the hub's client raises: of no common class
+        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        where = "cannot be read as a table" if path.exists() else "no such folder, and not to be had from the hub"
+        raise InputError(f"{source}: {where} ({reason}): check data.path") from None
+    splits = loaded if isinstance(loaded, dict) else {"train": loaded}
+    return {str(split): ArrowTable(f"{source}/{split}", dataset) for split, dataset in splits.items()}
+
+
+def _files(kind: str, files: list[str]) -> Any:
+    import datasets
+
+    more = {"keep_default_na": False, "na_values": [""]} if kind == "csv" else {}  # the text "NA" is a text
+    return datasets.load_dataset(kind, data_files=files, split="train", **more)
+
+
+def is_reference(name: str) -> bool:
+    """Whether a picture's name means a row of a table."""
+    return _REFERENCE.fullmatch(name) is not None
+
+
+def check_reference(name: str, root: Path) -> str:
+    """The reference, its data set found under `root` or by its own name; an InputError where there is no such row."""
+    match = _REFERENCE.fullmatch(name)
+    assert match
+    source, split, row = match["source"], match["split"], int(match["row"])
+    local = root / source
+    if local.exists():
+        name = str(local.resolve()) + name[len(source) :]
+        source = str(local.resolve())
+    tables = open_tables(source)
+    if split not in tables:
+        raise InputError(f"{name}: no split {split!r}: {source} has {', '.join(tables)}")
+    if row >= len(tables[split]):
+        raise InputError(f"{name}: no row {row}: {source}/{split} has {len(tables[split])}, counted from 0")
+    return name
+
+
+def picture_of(reference: str) -> tuple[bytes | None, str | None]:
+    """The encoded picture, or the path of its file, that a reference to a row means."""
+    match = _REFERENCE.fullmatch(reference)
+    assert match
+    tables = open_tables(match["source"])
+    if match["split"] not in tables or int(match["row"]) >= len(tables[match["split"]]):
+        raise InputError(f"{reference}: no such row: the data set has changed: read it anew")
+    row = tables[match["split"]].row(int(match["row"]))
+    found: Any = row.values
+    if match["at"] is None:
+        found = next((value for value in row.values.values() if is_picture(value)), None)
+    for step in match["at"].split("/") if match["at"] else ():
+        found = found[int(step)] if isinstance(found, list) else found.get(step)
+    if not is_picture(found):
+        raise InputError(f"{reference}: no picture there: the row has {', '.join(row.values)}")
+    return found["bytes"], found["path"]
+
+
+def is_picture(value: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether a cell holds a picture as `datasets` stores it: its bytes, or its path."""
+    return isinstance(value, dict) and set(value) == {"bytes", "path"} and any(value.values())
