@@ -21,6 +21,7 @@ from colmrl.configure import load_config, replace
 from colmrl.encoding import encode
 from colmrl.evaluation.report import by_view, markdown_table
 from colmrl.evaluation.run import judge
+from colmrl.inputs import write_inputs
 from colmrl.loop import loop
 from colmrl.mining import mine
 from colmrl.training.run import train

@@ -4,7 +4,6 @@ Content is compared by 64 bits of a hash: among a million records, two different
 of 3 in 10⁸.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,7 +129,7 @@ def count_records(source: Source, kind: str, model: ModelConfig, parameters: int
         judged.update(qrels) if kind == "queries" else judged.update(*qrels.values())
     sizes, counts = np.array([*found.sizes]).reshape(-1, 2), np.array([*found.sizes.values()], dtype=int)
     width, height = (np.repeat(side, counts) for side in sizes.T)
-    groups, repeated, equal = _groups(found.content, records.ids)
+    groups, repeated, equal = _groups(found.content, list(records.ids))
     counted = parameters is not None
     return RecordCounts(
         source=source.name,
@@ -156,7 +155,7 @@ def count_records(source: Source, kind: str, model: ModelConfig, parameters: int
     )
 
 
-def _groups(content: np.ndarray, ids: Sequence[str]) -> tuple[int, int, list[list[str]]]:
+def _groups(content: np.ndarray, ids: list[str]) -> tuple[int, int, list[list[str]]]:
     """Groups of records with one content: how many, how many records they have, and the ids of the first few."""
     order = np.argsort(content, kind="stable")
     order = order[content[order] != 0]
@@ -197,33 +196,34 @@ def leakage_between(train: Source, train_split: str, test: Source, test_split: s
     known = [pair for code, pair in pairs.items() if code in codes]
     same = sum(train.query(query) == test.query(query) for query in again)
     texts = [f"{a} = {b} {test.collection.queries.named(a).text[:60]!r}" for a, b in queries[:NAMED]]
-    both = len(np.intersect1d(train.documents.content, test.documents.content))
-    distinct = len(np.unique(test.documents.content))
-    corpora = "one corpus for both, as is usual" if train is test else "usual where corpora overlap"
+    there = np.unique(test.documents.content[test.documents.content != 0])
+    both = int(np.isin(there, train.documents.content).sum())
+    corpora = "one corpus for both, as is usual" if train is test else "harmless in itself"
+    usual = ", as is usual in one corpus" if train is test else ""
     return [
         Shared("queries, by id", len(again), len(asked), f"{same} of them ask the same", again[:NAMED]),
         Shared("queries, by content", len(queries), len(asked), "known questions", texts, leak=True),
-        Shared("documents of the corpora, by content", both, distinct, corpora, []),
+        Shared("different documents of the corpus, by content", both, len(there), corpora, []),
         Shared(
             "relevant documents, by id",
             len(wanted & positives),
             len(wanted),
-            "positives of training too",
+            f"positives of training too{usual}",
             sorted(wanted & positives)[:NAMED],
         ),
         Shared(
             "relevant documents, by content",
             len(copies),
             len(wanted),
-            "the model was taught to find them, by other queries",
+            f"training teaches the model to find them{usual}",
             [f"{a} = {b}" for a, b in copies[:NAMED]],
             leak=True,
         ),
         Shared(
-            "pairs of query and relevant document, by content",
+            "different pairs of query and relevant document, by content",
             len(known),
             len(pairs),
-            "the worst: the very answers were taught",
+            "the worst: the very answers are taught",
             [f"{query} → {name}" for query, name in known[:NAMED]],
             leak=True,
         ),

@@ -33,7 +33,7 @@ from colmrl.models.backbone import load_processor
 
 
 def check_data(config: Config, out: str | Path) -> Findings:
-    """All that can be seen without the model's weights; writes `out/check.json` and, of a training split, `check.png`.
+    """All that can be seen without the model's weights; writes `out/check.json` and `check.png`.
 
     Raises InputError for data that cannot be read, as training does.
     """
@@ -48,21 +48,22 @@ def check_data(config: Config, out: str | Path) -> Findings:
             sources[name] = Source(name, collection, queries, documents)
         splits = [count_split(source, split) for source in sources.values() for split in source.collection.qrels]
         records = [
-            count_records(s, kind, config, parameters) for s in sources.values() for kind in ("queries", "documents")
+            count_records(s, kind, config.model, parameters)
+            for s in sources.values()
+            for kind in ("queries", "documents")
         ]
     for source in sources.values():
         attention += _faults(source)
-    for name, split, use in ((*train, "train"), (*test, "judge")):
-        if split not in named[name].qrels:
-            attention.append(f"{name}: has no split {split!r} to {use} on, only {', '.join(named[name].qrels)}")
-    leakage = list[Shared]()
-    if train[1] in named[train[0]].qrels and test[1] in named[test[0]].qrels:
-        leakage = leakage_between(sources[train[0]], train[1], sources[test[0]], test[1])
+    there = {use: (sources[use[0]], use[1]) for use in (train, test) if use[1] in named[use[0]].qrels}
+    for use, purpose in ((train, "train"), (test, "judge")):
+        if use not in there:
+            others = ", ".join(named[use[0]].qrels)
+            attention.append(f"{use[0]}: has no split {use[1]!r} to {purpose} on, only {others}")
+    leakage = leakage_between(*there[train], *there[test]) if train in there and test in there else []
     attention += _remarks(splits, records, leakage)
-    if train[1] in named[train[0]].qrels:
-        source = sources[train[0]]
-        attention += false_negatives(source, train[1])
-        attention += _write_sheet(Path(out) / "check.png", source, train[1], config)
+    if train in there:
+        attention += false_negatives(*there[train])
+    attention += _write_sheet(Path(out) / "check.png", *there[train if train in there else test], config)
     found = Findings(
         command=provenance.command(),
         commit=provenance.commit(),

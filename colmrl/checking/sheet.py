@@ -14,18 +14,20 @@ from typing import Literal
 
 from PIL import Image, ImageDraw, ImageFont
 
+from colmrl.checking.measuring import shown
 from colmrl.config import ModelConfig
 from colmrl.data.media import open_image
 from colmrl.data.records import Document, Examples, Query
 from colmrl.errors import InputError
-from colmrl.checking.measuring import shown
 
 QUERIES, POSITIVES, NEGATIVES = 8, 2, 4  # rows; at most so many of each a row
-_WIDTH, _HEIGHT, _GAP, _PAD, _TITLE = 300, 330, 10, 10, 74  # pixels
-_SIZE, _LINE, _PICTURES, _LONGEST = 15, 20, 3, 1500  # of type and its leading; pictures a cell; characters a cell
+_WIDTH, _GAP, _PAD, _TITLE, _HEAD, _TALLEST = 320, 8, 10, 78, 26, 420  # pixels; the last: of a picture
+_SIZE, _LINE = 15, 20  # of type, and from line to line
+_PICTURES, _LINES, _LINES_BELOW, _LONGEST = 3, 14, 5, 1500  # a cell's pictures, lines, lines below pictures, characters
 
 Role = Literal["query", "positive", "negative", "random other"]
 _INK = {"query": "#1b6ca8", "positive": "#1b7837", "negative": "#d95f02", "random other": "#6b6b6b"}
+_ALARM = "#b2182b"
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def draw_rows(examples: Examples, positives: Mapping[str, Set[str]], seed: int) 
         true = [example.positive, *map(examples.documents.named, others[: POSITIVES - 1])]
         row = [Cell("query", example.query), *(Cell("positive", document) for document in true)]
         if len(others) >= POSITIVES:
-            row[-1] = Cell("positive", true[-1], f"and {len(others) + 1 - POSITIVES} more")
+            row[-1] = Cell("positive", true[-1], f", and {len(others) + 1 - POSITIVES} more")
         if example.negatives:
             row += [Cell("negative", document) for document in example.negatives[:NEGATIVES]]
         else:
@@ -70,78 +72,70 @@ def contact_sheet(rows: Sequence[Sequence[Cell]], model: ModelConfig, title: str
     columns = max(sum(cell.role == "positive" for cell in row) for row in rows)
     others = max(len(row) - 1 - sum(cell.role == "positive" for cell in row) for row in rows)
     width = (1 + columns + others) * (_WIDTH + _GAP) + _GAP
-    sheet = Image.new("RGB", (width, _TITLE + len(rows) * (_HEIGHT + _GAP)), "white")
+    sheet = Image.new(
+        "RGB", (width, _TITLE + len(rows) * (_HEAD + _TALLEST + (_LINES + 3) * _LINE + 2 * _GAP)), "white"
+    )
     draw = ImageDraw.Draw(sheet)
     type_.write(draw, (_GAP, 8), type_.fit(title, width - 2 * _GAP), "black", bold=True)
     if type_.missing:
         warning = f"no font here has: {type_.missing}; install one, e.g. fonts-noto-cjk, and run again"
-        type_.write(draw, (_GAP, 28), type_.fit(warning, width - 2 * _GAP), "#b2182b")
+        type_.write(draw, (_GAP, 28), type_.fit(warning, width - 2 * _GAP), _ALARM)
     roles = {cell.role for row in rows for cell in row}
     false = " / ".join(f"{role}s" for role in ("negative", "random other") if role in roles)
     for column, name in ((0, "query"), (1, "relevant documents"), (1 + columns, false)):
         type_.write(draw, (_GAP + column * (_WIDTH + _GAP), _TITLE - 24), name, "black", bold=True)
-    for number, row in enumerate(rows):
+    top = _TITLE
+    for row in rows:
+        bodies = [_body(*given[id(cell)], type_) for cell in row]
+        height = _HEAD + max(body.height for body in bodies)
         place = 0
-        for cell in row:
-            place = 1 + columns if cell.role not in ("query", "positive") and place < 1 + columns else place
-            corner = (_GAP + place * (_WIDTH + _GAP), _TITLE + number * (_HEIGHT + _GAP))
-            _draw_cell(sheet, corner, cell, *given[id(cell)], type_)
+        for cell, body in zip(row, bodies, strict=True):
+            place = max(place, 1 + columns) if cell.role in ("negative", "random other") else place
+            left = _GAP + place * (_WIDTH + _GAP)
+            sheet.paste(body, (left, top + _HEAD))
+            draw.rectangle((left, top, left + _WIDTH - 1, top + height - 1), outline=_INK[cell.role], width=2)
+            draw.rectangle((left, top, left + _WIDTH - 1, top + _HEAD - 1), fill=_INK[cell.role])
+            label = type_.fit(f"{cell.role}  {cell.record.id}{cell.note}", _WIDTH - 2 * _PAD)
+            type_.write(draw, (left + _PAD, top + 3), label, "white", bold=True)
             place += 1
-    return sheet, type_.missing
+        top += height + 2 * _GAP
+    return sheet.crop((0, 0, width, top - _GAP)), type_.missing
 
 
-def _draw_cell(
-    draw: ImageDraw.ImageDraw,
-    corner: tuple[int, int],
-    cell: Cell,
-    text: str,
-    images: tuple[str, ...],
-    type_: "Typesetter",
-) -> None:
-    left, top = corner
-    inner, bottom = _WIDTH - 2 * _PAD, top + _HEIGHT - _PAD
-    draw.rectangle((left, top, left + _WIDTH - 1, top + _HEIGHT - 1), fill="#fbfbfb", outline=_INK[cell.role], width=2)
-    draw.rectangle((left, top, left + _WIDTH - 1, top + _LINE + 5), fill=_INK[cell.role])
-    label = type_.fit(f"{cell.role}{', ' if cell.note else ''}{cell.note}  {cell.record.id}", inner)
-    type_.write(draw, (left + _PAD, top + 3), label, "white", bold=True)
-    y = top + _LINE + 5 + _PAD
+def _body(text: str, images: tuple[str, ...], type_: "Typesetter") -> Image.Image:
+    """Pictures, and below them text, as high as they come out."""
+    body = Image.new("RGB", (_WIDTH, _PAD + _TALLEST + (_LINES + 2) * _LINE), "white")
+    draw, inner, y = ImageDraw.Draw(body), _WIDTH - 2 * _PAD, _PAD
     if images:
-        room = bottom - y - (3 * _LINE if text else 0) - (_LINE if len(images) > _PICTURES else 0)
-        y += _draw_pictures(sheet, (left + _PAD, y), (inner, room), images[:_PICTURES], type_) + 4
-        if len(images) > _PICTURES:
-            type_.write(draw, (left + _PAD, y), f"and {len(images) - _PICTURES} pictures more", "#6b6b6b")
-            y += _LINE
-    lines = type_.wrap(text, inner, max(1, (bottom - y) // _LINE)) if text else []
-    if not text and not images:
-        lines = ["(nothing is left of it under model.document_fields)"]
-    for line in lines:
-        type_.write(draw, (left + _PAD, y), line, "black")
+        y += _draw_pictures(body, images[:_PICTURES], type_) + 6
+    if len(images) > _PICTURES:
+        type_.write(draw, (_PAD, y), f"and {len(images) - _PICTURES} more pictures", _INK["random other"])
         y += _LINE
+    lines = type_.wrap(text, inner, _LINES_BELOW if images else _LINES)
+    for line in lines or ([] if images else ["(nothing is left to show)"]):
+        type_.write(draw, (_PAD, y), line, "black")
+        y += _LINE
+    return body.crop((0, 0, _WIDTH, y + _PAD))
 
 
-def _draw_pictures(
-    draw: ImageDraw.ImageDraw,
-    corner: tuple[int, int],
-    room: tuple[int, int],
-    images: Sequence[str],
-    type_: "Typesetter",
-) -> int:
-    """Side by side, each as large as its share of the room lets it be; returns the height taken."""
-    share = (room[0] - 4 * (len(images) - 1)) // len(images)
-    tallest, left = 0, corner[0]
+def _draw_pictures(body: Image.Image, images: Sequence[str], type_: "Typesetter") -> int:
+    """Side by side at the top, each as large as its share of the width lets it be; returns the height taken."""
+    share = (_WIDTH - 2 * _PAD - 4 * (len(images) - 1)) // len(images)
+    tallest, left = 0, _PAD
     for reference in images:
         try:
-            picture = open_image(reference, 4 * share * room[1])
+            picture = open_image(reference, 4 * share * _TALLEST)
         except InputError:
-            for number, line in enumerate(type_.wrap("cannot be opened: " + Path(reference).name, share, 4)):
-                type_.write(ImageDraw.Draw(sheet), (left, corner[1] + number * _LINE), line, "#b2182b")
-            tallest, left = max(tallest, 4 * _LINE), left + share + 4
-            continue
-        scale = min(share / picture.width, room[1] / picture.height, 4)  # a thumbnail of 64 pixels may grow
-        size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-        thumbnail = picture.resize(size, Image.Resampling.LANCZOS)
-        sheet.paste(thumbnail, (left + (share - size[0]) // 2, corner[1]))
-        tallest, left = max(tallest, size[1]), left + share + 4
+            lines = type_.wrap("cannot be opened: " + Path(reference).name, share, 4)
+            for number, line in enumerate(lines):
+                type_.write(ImageDraw.Draw(body), (left, _PAD + number * _LINE), line, _ALARM)
+            tallest = max(tallest, len(lines) * _LINE)
+        else:
+            scale = min(share / picture.width, _TALLEST / picture.height, 3)  # a picture of 64 pixels may grow
+            size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+            body.paste(picture.resize(size, Image.Resampling.LANCZOS), (left + (share - size[0]) // 2, _PAD))
+            tallest = max(tallest, size[1])
+        left += share + 4
     return tallest
 
 
@@ -177,29 +171,28 @@ class Typesetter:
         rest = self._readable(" ".join(text[:_LONGEST].split()))
         found: list[str] = []
         while rest and len(found) < lines:
-            n = self._longest(rest, width)
+            n = self._longest(rest, width, bold=False)
             if n < len(rest):
                 space = rest.rfind(" ", 0, n + 1)
                 n = space if space > n // 2 else n
             found.append(rest[:n].rstrip())
             rest = rest[n:].lstrip()
         if rest or len(text) > _LONGEST:
-            found[-1] = self.fit(f"{found[-1]} …", width)
+            found[-1] = self.fit(f"{found[-1]} …", width, bold=False)
         return found
 
-    def fit(self, line: str, width: int) -> str:
+    def fit(self, line: str, width: int, bold: bool = True) -> str:
         """The line, or as much of its beginning as goes in, with an ellipsis."""
         line = self._readable(line)
-        if self._longest(line, width) == len(line):
-            return line
-        return line.removesuffix(" …")[: self._longest(line, width) - 2].rstrip() + "…"
+        fits = self._longest(line, width, bold)
+        return line if fits == len(line) else line.removesuffix(" …")[: fits - 2].rstrip() + "…"
 
-    def _longest(self, line: str, width: int) -> int:
+    def _longest(self, line: str, width: int, bold: bool) -> int:
         """How many characters of a line go in, one at least."""
         low, high = 1, len(line)
         while low < high:
             middle = (low + high + 1) // 2
-            if sum(font.getlength(run) for font, run in self._runs(line[:middle], True)) <= width:
+            if sum(font.getlength(run) for font, run in self._runs(line[:middle], bold)) <= width:
                 low = middle
             else:
                 high = middle - 1
@@ -236,7 +229,7 @@ def _is_drawn(character: str) -> bool:
 
 
 def _script(character: str) -> str:
-    return unicodedata.name(character, "OTHER").split()[0].split("-")[0] if character.isalpha() else "signs"
+    return unicodedata.name(character, "OTHER").split()[0].split("-")[0] if character.isalpha() else "other"
 
 
 def _covered(path: str) -> set[str]:

@@ -45,10 +45,11 @@ def show_findings(found: Findings) -> None:
         typer.echo(f"{name}: {place}")
     show_table(list(_split_lines(found)))
     show_table(list(_record_lines(found)))
-    show_table(list(_token_lines(found)))
+    if found.language_parameters is not None:
+        show_table(list(_token_lines(found)))
     if any(counts.pictures for counts in found.records):
         show_table(list(_picture_lines(found)))
-    for line in (*_cost(found), *_leakage(found)):
+    for line in _remarks(found):
         typer.echo(line)
     for line in found.attention:
         typer.echo(f"attention: {line}")
@@ -57,57 +58,64 @@ def show_findings(found: Findings) -> None:
 def _split_lines(found: Findings) -> Iterator[list[str]]:
     yield ["split", "queries", "without answer", "judgements", "relevant", "documents judged", "negatives a positive"]
     for split in found.splits:
-        negatives = _spread(split.negatives, 0, tail=False) if split.negatives else "none"
+        negatives = _spread(split.negatives, tail=False) if split.negatives else "none"
         numbers = [split.queries, len(split.unanswered), split.judgements, split.relevant, split.judged]
         yield [f"{split.source} {split.split}", *(f"{n:,}" for n in numbers), negatives]
 
 
 def _record_lines(found: Findings) -> Iterator[list[str]]:
-    yield ["records", "number", "in no judgement", "the same as another", "characters min/median/p95/max"]
+    yield ["records", "number", "in no judgement", "copies", "pictures", "characters min / median / p95 / max"]
     for counts in found.records:
-        numbers = [counts.records, counts.unjudged, counts.repeated]
-        yield [_name(counts), *(f"{n:,}" for n in numbers), _spread(counts.characters, 0)]
+        numbers = [counts.records, counts.unjudged, counts.repeated, counts.pictures]
+        yield [_name(counts), *(f"{n:,}" for n in numbers), _spread(counts.characters)]
 
 
 def _token_lines(found: Findings) -> Iterator[list[str]]:
-    yield ["tokens min/median/p95/max", "of text", "cut at", "of pictures", "of the input", "TFLOP a pass"]
+    yield ["tokens min / median / p95 / max", "of text", "cut", "of pictures", "of the whole input", "FLOP (median)"]
     for counts in found.records:
-        if counts.tokens:
-            cut = f"{counts.cut:,} at {counts.limit}"
-            flops = _spread(counts.flops, 3, 1e-12)
-            spreads = [_spread(counts.tokens, 0), cut, _spread(counts.visual, 0), _spread(counts.inputs, 0), flops]
-            yield [_name(counts), *spreads]
+        if counts.tokens and counts.flops:
+            cut = f"{counts.cut:,} at {counts.limit:,}"
+            spreads = [_spread(counts.tokens), cut, _spread(counts.visual), _spread(counts.inputs)]
+            yield [_name(counts), *spreads, _flop(counts.flops.median)]
 
 
 def _picture_lines(found: Findings) -> Iterator[list[str]]:
-    yield ["pictures of", "number", "sizes", "width min/median/max", "height min/median/max", "megapixels"]
+    yield ["pictures min / median / max", "number", "sizes", "width", "height", "megapixels"]
     for counts in found.records:
         if counts.pictures:
-            sides = [_spread(side, 0, tail=False) for side in (counts.width, counts.height)]
+            sides = [_spread(side, tail=False) for side in (counts.width, counts.height)]
             megapixels = _spread(counts.megapixels, 3, tail=False)
             yield [_name(counts), f"{counts.pictures:,}", f"{counts.sizes:,}", *sides, megapixels]
 
 
-def _cost(found: Findings) -> Iterator[str]:
+def _remarks(found: Findings) -> Iterator[str]:
     if found.language_parameters is not None:
-        size = f"{found.language_parameters:,}"
-        formula = f"a forward pass of a record takes about 2 × {size} × its tokens in FLOP"
-        yield f"{formula} (parameters of the language model without its embedding table; attention and vision not counted)"
-
-
-def _leakage(found: Findings) -> Iterator[str]:
+        yield (
+            f"FLOP of a forward pass ≈ 2 × {found.language_parameters:,} parameters of the language model (without its "
+            "table of embeddings) × tokens of the input; attention and the vision tower are not counted"
+        )
+    opened = sum(counts.opened for counts in found.records)
+    if opened:
+        yield f"of all pictures the size was read, and {opened:,}, drawn with seed {found.seed}, were decoded"
     for shared in found.leakage:
-        some = f": {'; '.join(shared.examples)}" if shared.examples else ""
-        yield f"in both splits: {shared.count:,} of the test's {shared.of:,} {shared.what} ({shared.meaning}){some}"
+        meaning = f" ({shared.meaning})" if shared.count else ""
+        yield f"in train and test: {shared.count:,} of the test's {shared.of:,} {shared.what}{meaning}"
 
 
 def _name(counts: RecordCounts) -> str:
     return f"{counts.source} {counts.kind}"
 
 
-def _spread(spread: Spread | None, digits: int, scale: float = 1, tail: bool = True) -> str:
-    """min/median/p95/max, or without p95."""
+def _flop(number: float) -> str:
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if number >= size:
+            return f"{number / size:,.3g} {unit}"
+    return f"{number:,.0f}"
+
+
+def _spread(spread: Spread | None, digits: int = 0, tail: bool = True) -> str:
+    """min / median / p95 / max, or without p95."""
     if spread is None:
         return "–"
     values = [spread.low, spread.median, *([spread.p95] if tail else []), spread.high]
-    return " / ".join(f"{value * scale:,.{digits}f}" for value in values)
+    return " / ".join(f"{value:,.{digits}f}" for value in values)

@@ -9,11 +9,13 @@ from colmrl.cli.common import friendly
 
 @friendly
 def amazon(
-    reviews: Annotated[str, typer.Option(help="Reviews of a category, as released in 2014, 2018 or 2023; .gz or not.")],
-    meta: Annotated[str, typer.Option(help="The product data of the same release.")],
+    reviews: Annotated[
+        str, typer.Argument(help="Reviews of a category, as released in 2014, 2018 or 2023; .gz or not.")
+    ],
+    meta: Annotated[str, typer.Argument(help="The product data of the same release.")],
     out: Annotated[str, typer.Option(help="A new folder, for data.path.")],
     images: Annotated[
-        str | None, typer.Argument(help="With --use-image: a folder of pictures <item>.jpg, .png, …; else downloaded.")
+        str | None, typer.Option(help="With --use-image: a folder of pictures <item>.jpg, .png, …; else downloaded.")
     ] = None,
     min_rating: Annotated[float, typer.Option(help="Reviews with a lower rating do not count.")] = 3,
     min_uc: Annotated[int, typer.Option(help="The fewest interactions of a user.")] = 20,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from colmrl.data.qilin_sample import write_qilin_sample
 from colmrl.data.sample import write_sample
-from colmrl.data.sequences import write_sequences_sample
+from colmrl.data.sequences_sample import write_sequences_sample
 from colmrl.data.table_sample import write_table_sample, write_triples_sample
 from colmrl.data.video_pairs import write_video_sample
 from colmrl.errors import InputError

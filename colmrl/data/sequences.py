@@ -11,10 +11,7 @@ kept in memory; queries are made when asked for.
 """
 
 import codecs
-import json
 import logging
-import random
-import shutil
 from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,14 +20,12 @@ from typing import Literal, get_args
 
 from colmrl.data.jsonl import Row, read_rows
 from colmrl.data.records import Collection, Document, Query, Records
-from colmrl.data.sample import COLOURS, PLACES, SHAPES, Objects, draw_picture
 from colmrl.errors import InputError, located
-from colmrl.files import check_new_folder
 
 log = logging.getLogger(__name__)
 
 ItemForm = Literal["text", "raw_image", "caption", "semantic_summary", "semantic_summary_small"]
-INSTRUCTION = "Which item comes next? Items so far, oldest first:"
+INSTRUCTION = "Which item comes next? Items so far, newest first:"  # so that what is too long loses the oldest
 
 
 @dataclass
@@ -39,6 +34,7 @@ class _Catalogue:
 
     forms: dict[str, dict[str, str]] = field(default_factory=dict)
     without: set[str] = field(default_factory=set)  # the chosen form
+    untitled: list[str] = field(default_factory=list)  # shown by their ids, having no text
     lost: int = 0  # pictures that are named but not there
 
 
@@ -57,9 +53,9 @@ class _Sequences:
 def read_sequences(folder: str | Path, strict: bool = True, item_form: str = "text", history: int = 20) -> Collection:
     """Items as documents, shown as `item_form`; queries show the last `history` items before their target.
 
-    raw_image shows pictures alone; the other forms are texts. An item that does not have the form, a picture that is
-    not there, an unknown item and a bad line are errors; without `strict` such items are left out, and sequences go
-    on as if their users had never had them.
+    raw_image shows pictures alone; the other forms are texts. An item without text is shown by its id, since sequences
+    stay whole with it, and counted. One that lacks another form, a picture that is not there, an unknown item and a bad
+    line are errors; without `strict` such items are left out, and sequences go on as if nobody had ever had them.
     """
     folder = _folder(folder)
     if item_form not in get_args(ItemForm):
@@ -72,8 +68,6 @@ def read_sequences(folder: str | Path, strict: bool = True, item_form: str = "te
     if not queries:
         raise InputError(f"{folder / 'user_sequence.txt'}: no user has two items to learn from: give longer sequences")
     notes = _notes(sequences, catalogue, item_form)
-    for note in notes:
-        log.info("%s: %s", folder, note)
     names = list(catalogue.forms)
     documents = Records(names, lambda i: _document(names[i], catalogue.forms[names[i]], item_form))
     return Collection(str(folder), documents, queries, qrels, notes=notes)
@@ -99,6 +93,9 @@ def _read_items(folder: Path, form: str, strict: bool) -> _Catalogue:
         forms = {key: row.text(key, "").strip() for key in get_args(ItemForm) if key != "raw_image"}
         forms["raw_image"] = picture(row, row.text("image_path", ""))
         forms = {key: value for key, value in forms.items() if value}
+        if form == "text" and form not in forms:
+            catalogue.untitled.append(name)
+            forms[form] = name
         if form not in forms:
             catalogue.without.add(name)
             key = "image_path" if form == "raw_image" else form
@@ -207,7 +204,7 @@ def _leave_one_out(
             qrels[held_out.get(target, "train")][ids[-1]] = answers[sequences.items[target]]
 
     def read(i: int) -> Query:
-        shown = sequences.items[max(starts[i], targets[i] - history) : targets[i]]
+        shown = reversed(sequences.items[max(starts[i], targets[i] - history) : targets[i]])
         forms = [catalogue.forms[names[item]][form] for item in shown]
         if form == "raw_image":
             return Query(ids[i], INSTRUCTION, tuple(forms))
@@ -231,6 +228,8 @@ def _notes(sequences: _Sequences, catalogue: _Catalogue, form: str) -> tuple[str
     if short := sum(length < 3 for length in lengths):
         pairs = lengths.count(2)
         notes.append(f"{short} users with fewer than 3 items: no test or valid query; {pairs} give a train query")
+    if untitled := catalogue.untitled:
+        notes.append(f"{len(untitled)} items without text are shown by their ids: {', '.join(untitled[:3])}")
     if catalogue.without:
         cut = f"{sequences.unshown} interactions with them were taken out of the sequences"
         notes.append(f"{len(catalogue.without)} items without {form} were left out; {cut}")
@@ -241,60 +240,3 @@ def _notes(sequences: _Sequences, catalogue: _Catalogue, form: str) -> tuple[str
     if sequences.skipped:
         notes.append(f"{sequences.skipped} bad lines of user_sequence.txt were skipped")
     return tuple(notes)
-
-
-def write_sequences_sample(out: str | Path, seed: int = 0, users: int = 200, items: int = 64) -> Path:
-    """A folder of ready sequences in which the next item follows from the one before; same seed, same bytes.
-
-    The items stand in a ring: what an item shows bottom right, the next one shows top left. A user goes on along the
-    ring at 85% of the steps and elsewhere at the rest, 5 to 12 items in all, none twice.
-    """
-    if users < 1 or items < 16:
-        raise InputError(f"--users {users}, --items {items}: too few: 1 and 16 are the least")
-    out = Path(out)
-    check_new_folder(out)
-    rng = random.Random(seed)
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "images").mkdir(parents=True)
-    numbers = rng.sample(range(items), items)  # of the items along the ring: the catalogue's order tells nothing
-    names = [f"item-{number:04d}" for number in numbers]
-    with (partial / "item_meta.jsonl").open("w") as meta:
-        for name, objects in sorted(zip(names, _ring(items, rng), strict=True)):
-            draw_picture(objects, rng).save(partial / "images" / f"{name}.png")
-            meta.write(json.dumps({"item": name, "image_path": f"images/{name}.png", **_texts(objects)}) + "\n")
-    with (partial / "user_sequence.txt").open("w") as lines:
-        for user in range(users):
-            path = [rng.randrange(items)]
-            for _ in range(rng.randint(4, 11)):
-                onward = (path[-1] + 1) % items
-                fresh = [i for i in range(items) if i not in path]
-                path.append(onward if onward in fresh and rng.random() < 0.85 else rng.choice(fresh))
-            lines.write(" ".join([f"user-{user:04d}", *(names[i] for i in path)]) + "\n")
-    partial.rename(out)
-    log.info("wrote the sequences of %d users over %d items to %s", users, items, out)
-    return out
-
-
-def _ring(items: int, rng: random.Random) -> list[Objects]:
-    """What each item shows, along the ring; no two show the same."""
-    pairs = [(colour, shape) for colour in COLOURS for shape in SHAPES]
-    joints = [rng.choice(pairs) for _ in range(items)]
-    ring: list[Objects] = []
-    while len(ring) < items:
-        objects = (joints[len(ring)], rng.choice(pairs), rng.choice(pairs), joints[(len(ring) + 1) % items])
-        if objects not in ring:
-            ring.append(objects)
-    return ring
-
-
-def _texts(objects: Objects) -> dict[str, str]:
-    """The four texts of an item, in words that the sample's tokenizer knows."""
-    names = [f"{colour} {shape}" for colour, shape in objects]
-    placed = [f"{name} {place}" for name, place in zip(names, PLACES, strict=True)]
-    return {
-        "text": " and ".join(names),
-        "caption": " and ".join(placed),
-        "semantic_summary": f"{placed[0]} and {placed[3]}. {placed[1]} and {placed[2]}.",
-        "semantic_summary_small": f"{names[0]} and {names[3]}",
-    }

@@ -70,8 +70,8 @@ def read_video_pairs(folder: Path, template: str, frames: int, strict: bool = Tr
     ]
     words = [side for side in {*asked.values(), *texts.values()} - set(videos.ids) if not re.search(r"\s", side)]
     if words:
-        known = f"if {min(words)!r} is a video_id, video_meta.jsonl lacks it"
-        notes.append(f"{len(words)} texts are a single word: {known}")
+        shown = ", ".join(map(repr, sorted(words)[:3]))
+        notes.append(f"{len(words)} texts are one word ({shown}): if they are video_ids, video_meta.jsonl lacks them")
     return Collection(str(folder), Records(ids, document), queries, qrels, itself=itself, notes=tuple(notes))
 
 

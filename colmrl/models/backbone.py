@@ -107,6 +107,13 @@ def _bound_pixels(image_processor: Any, max_pixels: int) -> None:
         image_processor.max_patches = max(1, max_pixels // (size.height * size.width))
 
 
+def pixels_used(processor: Any) -> int:
+    """At most this many pixels of a picture reach the model: the budget of Qwen-VL, InternVL's tiles."""
+    image_processor = processor.image_processor
+    size = image_processor.size
+    return int(size.longest_edge or image_processor.max_patches * size.height * size.width)
+
+
 def _read_config(source: str) -> Any:
     if not source:
         raise InputError("model.backbone: not given: name a folder with a model, or a hub id such as Qwen/Qwen3-0.6B")

@@ -10,6 +10,11 @@ from colmrl.config import ModelConfig
 from colmrl.data.media import open_image
 from colmrl.data.records import Document, Query
 from colmrl.errors import InputError
+from colmrl.models.backbone import pixels_used
+
+# A JPEG far larger than the model's budget is decoded at 1/2, 1/4 or 1/8, never below twice what is used in each
+# direction: resizing from there is as good, and five times cheaper (benchmarks/reading.py).
+_OVERSAMPLING = 4  # in pixels
 
 
 class InputBuilder:
@@ -20,6 +25,7 @@ class InputBuilder:
         self.config = config
         self.tokenizer: Any = getattr(processor, "tokenizer", processor)
         self.sees_pictures = self.tokenizer is not processor
+        self._enough_pixels = _OVERSAMPLING * pixels_used(processor) if self.sees_pictures else None
         special = sorted(self.tokenizer.all_special_tokens, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, special)))
 
@@ -66,7 +72,7 @@ class InputBuilder:
             message = [{"role": "user", "content": content}]
             prompts.append(self.processor.apply_chat_template(message, tokenize=False))
             try:
-                pictures += [open_image(path) for path in images]
+                pictures += [open_image(image, self._enough_pixels) for image in images]
             except InputError as error:
                 raise InputError(f"{name}: {error}") from None
         try:

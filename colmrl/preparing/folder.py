@@ -1,7 +1,7 @@
 """The folder that work done ahead writes into: begun with its settings, gone on with, finished with a manifest.
 
-manifest.json = {"kind", "settings", "finished", "command", "commit", "counts", "problems", "notes"}; while `finished` is
-false the rest of the folder is not to be used.
+manifest.json = {"kind", "settings", "finished", "command", "commit", "counts", "problems", "notes"}; while
+`finished` is false the rest of the folder is not to be used.
 """
 
 import json

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from colmrl.data.records import Document
-from colmrl.data.sequences import INSTRUCTION, read_sequences, write_sequences_sample
+from colmrl.data.sequences import INSTRUCTION, read_sequences
+from colmrl.data.sequences_sample import write_sequences_sample
 from colmrl.errors import InputError
 
 FORMS = ("text", "caption", "semantic_summary", "semantic_summary_small")
@@ -61,7 +62,7 @@ def test_queries_and_judgements_are_those_of_leaving_one_out_by_hand(folder, rin
         for split, expected in by_hand(where, history).items():
             assert read.qrels[split] == {query: {target: 1} for query, (_, target) in expected.items()}
             for query, (before, _) in expected.items():
-                assert read.queries.named(query).text == "\n".join([INSTRUCTION, *map(shown, before)])
+                assert read.queries.named(query).text == "\n".join([INSTRUCTION, *map(shown, before[::-1])])
         assert len(read.queries) == sum(map(len, read.qrels.values()))
 
 
@@ -81,12 +82,18 @@ def test_short_users_are_trained_on_where_that_is_possible_and_counted(folder):
     ]
 
 
+def test_an_item_without_text_is_shown_by_its_id_and_counted(folder):
+    (folder / "item_short_text.txt").open("a").write("i9 \n")
+    read = read_sequences(folder)
+    assert read.documents.named("i9").text == "i9" and "1 items without text are shown by their ids: i9" in read.notes
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_form_of_text_is_what_documents_and_histories_show(folder, form):
     full(folder)
     read = read_sequences(folder, item_form=form)
     assert read.documents[3].text == f"{form}\nof 3" and not read.documents[3].images
-    assert read.queries.named("u2/2") == type(read.queries[0])("u2/2", f"{INSTRUCTION}\n{form} of 2\n{form} of 3")
+    assert read.queries.named("u2/2") == type(read.queries[0])("u2/2", f"{INSTRUCTION}\n{form} of 3\n{form} of 2")
     assert read.documents[0].meta == {form: f"{form}\nof 0" for form in FORMS} | {"raw_image": str(folder / "p.png")}
 
 
@@ -130,7 +137,6 @@ def test_items_without_the_form_are_an_error_or_leave_the_sequences(folder, capl
         ("user_sequence.txt", b"u9 \n", r"user_sequence\.txt:6: items: user 'u9' has none"),
         ("user_sequence.txt", b"u\xff i0\n", r"user_sequence\.txt:6: line: not UTF-8"),
         ("item_short_text.txt", b"i0 again\n", r"item_short_text\.txt:7: item: 'i0' stands on an earlier line"),
-        ("item_short_text.txt", b"i9 \n", r"item_short_text\.txt:7: text: item 'i9' has none"),
         ("item_short_text.txt", b"i9 \xff\n", r"item_short_text\.txt:7: line: not UTF-8"),
     ],
 )
