@@ -69,7 +69,7 @@ def main() -> None:
     rows = []
     for seed in map(int, arguments.seeds.split(",")):
         output = arguments.work / f"seed-{seed}"
-        config = load_config("demo", [f"output={output}", f"seed={seed}", "eval.views=[]"])
+        config = write_inputs(load_config("demo", [f"output={output}", f"seed={seed}", "eval.views=[]"]))
         loop(config)
         for arm in ARMS:
             folder = output / {"round 1": "round-1", "mined": "round-2"}.get(arm, arm)

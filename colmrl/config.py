@@ -83,11 +83,17 @@ class DataConfig:
     eval_split: str = "test"
     triples: str | None = None  # JSONL with hard negatives; null: pairs from the qrels
     root: str | None = None  # where relative picture paths start; null: the data's own folder
-    video_template: str = "{title}\n{caption}\n{ocr}\n{asr}"  # a video's text; a line whose fields are empty goes
-    frames: Positive = 8  # of a video file, sampled evenly
-    item_form: ItemForm = "text"  # what of an item is shown, in sequences
-    history: Positive = 20  # items of a user's past that a query shows, in sequences
     strict: bool = True  # a bad line is an error; false: skipped, counted and reported
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ShowConfig:
+    """How videos and items are shown; kept in the checkpoint, so that later stages show them as training did."""
+
+    video_template: str = "{title}\n{caption}\n{ocr}\n{asr}"  # a line all of whose fields are empty is left out
+    frames: Positive = 8  # of a video file, spread evenly over it
+    item_form: ItemForm = "text"
+    history: Positive = 20  # items of a user's past that a query shows
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -162,6 +168,7 @@ class Config:
     multi: MultiConfig = MultiConfig()
     loss: LossConfig = LossConfig()
     data: DataConfig = DataConfig()
+    show: ShowConfig = ShowConfig()
     train: TrainConfig = TrainConfig()
     encode: EncodeConfig = EncodeConfig()
     mine: MineConfig = MineConfig()

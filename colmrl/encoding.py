@@ -31,9 +31,9 @@ def encode(config: Config, checkpoint: str | Path, data: str | Path, out: str | 
     Goes on where it was interrupted; refuses a store of another checkpoint, data or size.
     """
     checkpoint, out = Path(checkpoint), Path(out)
-    collection = read_collection(str(data), config.data)
-    views = parse_views(config.encode.views)
-    trained = read_description(checkpoint).trained
+    description = read_description(checkpoint)
+    collection = read_collection(str(data), config.data, description.show)
+    views, trained = parse_views(config.encode.views), description.trained
     stamp = fingerprint(checkpoint)
     records_of: dict[Kind, Records[Document] | Records[Query]] = {
         "documents": collection.documents,
@@ -55,6 +55,7 @@ def encode(config: Config, checkpoint: str | Path, data: str | Path, out: str | 
             arrays=tuple(arrays_for(views, trained, kind)),
             single_dims=trained.single_dims,
             multi_dims=trained.multi_dims,
+            show=description.show,
             command=provenance.command(),
             commit=provenance.commit(),
         )

@@ -77,7 +77,7 @@ def _about(config: Config) -> list[str]:
     """The paragraphs over the report's table: what was judged, and the command and commit of each round."""
     folder = Path(config.output)
     kept = EmbeddingStore(folder / "round-0/store/documents")
-    queries = len(read_collection(kept.manifest.data, config.data).judged(config.data.eval_split))
+    queries = len(read_collection(kept.manifest.data, config.data, config.show).judged(config.data.eval_split))
     runs: dict[tuple[str, str | None], list[tuple[int, int]]] = {}
     for number in range(config.loop.rounds + 1):
         result = read_results(folder / f"round-{number}/results.json")

@@ -44,7 +44,7 @@ def mine(config: Config, store: str | Path, out: str | Path) -> Path:
         raise InputError(f"{out}: exists already: choose another --out, or remove it")
     manifest = read_manifest(store / "documents")
     root = config.data.path or manifest.data
-    collection = read_collection(root, config.data)
+    collection = read_collection(root, config.data, manifest.show)
     documents, queries, qrels = collection.documents, collection.queries, collection.judged(config.data.train_split)
     corpus = EmbeddingStore(store / "documents")
     asked = EmbeddingStore(store / "queries")

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float
 from pydantic import TypeAdapter
 
+from colmrl.config import ShowConfig
 from colmrl.data.media import stamp
 from colmrl.data.records import Document, Query
 from colmrl.errors import InputError
@@ -69,6 +70,7 @@ class Manifest:
     arrays: tuple[ArraySpec, ...]
     single_dims: tuple[int, ...]
     multi_dims: tuple[int, ...]
+    show: ShowConfig = field(default_factory=ShowConfig)
     command: str = ""
     commit: str | None = None
     format: int = field(default=FORMAT)

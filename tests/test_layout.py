@@ -26,6 +26,7 @@ ORDER = [
 ]
 ORDER += [
     "inputs",
+    "checking",
     "preparing",
     "training",
     "store",

@@ -1,6 +1,7 @@
 """Records → lengths, picture sizes, tokens and content, in one pass that keeps numbers and never the records.
 
-Tokens are the model's own: of a picture as many as its processor says for the size, which no pixel is needed for.
+Tokens are the model's own: of a picture as many as its processor says for the size, which no pixel is needed for. (A
+JPEG far above the model's budget is decoded smaller, and may then have a row or column of tokens more or fewer.)
 """
 
 import hashlib

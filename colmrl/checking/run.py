@@ -88,7 +88,7 @@ def _read(config: Config) -> tuple[dict[str, Collection], _Use, _Use]:
     train, test = ("data.path", data.train_split), ("data.path", data.eval_split)
     mined = bool(data.triples) and has_ids(data.triples)
     if data.path or not data.triples:
-        named["data.path"] = read_collection(data.path, data)
+        named["data.path"] = read_collection(data.path, data, config.show)
     if data.triples and not mined:
         table = read_tables(data.triples, "triples", data.root or data.path or None, data.strict)
         named["data.triples"], train = table, ("data.triples", next(iter(table.qrels)))
@@ -98,7 +98,7 @@ def _read(config: Config) -> tuple[dict[str, Collection], _Use, _Use]:
         examples = {**there.examples, data.train_split: Examples(there.queries, there.documents, triples)}
         named["data.path"] = dataclasses.replace(there, examples=examples)
     if data.eval_path and data.eval_path != data.path:
-        named["data.eval_path"] = read_collection(data.eval_path, data)
+        named["data.eval_path"] = read_collection(data.eval_path, data, config.show)
         test = ("data.eval_path", data.eval_split)
     elif "data.path" not in named:
         test = ("data.triples", data.eval_split)

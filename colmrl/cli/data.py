@@ -71,7 +71,7 @@ def _record_lines(found: Findings) -> Iterator[list[str]]:
 
 
 def _token_lines(found: Findings) -> Iterator[list[str]]:
-    yield ["tokens min / median / p95 / max", "of text", "cut", "of pictures", "of the whole input", "FLOP (median)"]
+    yield ["tokens", "of text", "cut", "of pictures", "of the whole input", "FLOP (median)"]
     for counts in found.records:
         if counts.tokens and counts.flops:
             cut = f"{counts.cut:,} at {counts.limit:,}"
@@ -80,7 +80,7 @@ def _token_lines(found: Findings) -> Iterator[list[str]]:
 
 
 def _picture_lines(found: Findings) -> Iterator[list[str]]:
-    yield ["pictures min / median / max", "number", "sizes", "width", "height", "megapixels"]
+    yield ["pictures", "number", "sizes", "width", "height", "megapixels"]
     for counts in found.records:
         if counts.pictures:
             sides = [_spread(side, tail=False) for side in (counts.width, counts.height)]

@@ -2,6 +2,7 @@
 
 from colmrl.cli.common import SETTINGS, app
 from colmrl.cli.convert import convert
+from colmrl.cli.data import data_app
 from colmrl.cli.encode import encode
 from colmrl.cli.evaluate import evaluate
 from colmrl.cli.loop import loop
@@ -16,4 +17,5 @@ main_app.command(context_settings=SETTINGS)(mine)
 main_app.command("eval", context_settings=SETTINGS)(evaluate)
 main_app.command(context_settings=SETTINGS)(loop)
 main_app.command(context_settings=SETTINGS)(convert)
+main_app.add_typer(data_app, name="data")
 main_app.add_typer(prepare_app, name="prepare")

@@ -4,7 +4,7 @@ import functools
 import logging
 from pathlib import Path
 
-from colmrl.config import DataConfig
+from colmrl.config import DataConfig, ShowConfig
 from colmrl.data.beir import read_beir
 from colmrl.data.qilin import read_qilin
 from colmrl.data.records import Collection, Examples, relevant
@@ -15,10 +15,11 @@ from colmrl.data.video_pairs import read_video_pairs, write_video_sample
 from colmrl.errors import InputError
 
 log = logging.getLogger(__name__)
+_AS_IT_IS = ShowConfig()
 
 
-def read_collection(path: str, data: DataConfig) -> Collection:
-    """The data set at `path` (a folder, a file, or a name of the hub), read as `data` says."""
+def read_collection(path: str, data: DataConfig, show: ShowConfig = _AS_IT_IS) -> Collection:
+    """The data set at `path` (a folder, a file, or a name of the hub), read as `data` and shown as `show` says."""
     if not path:
         raise InputError("data.path: not given: name a folder, a file, or a data set of the hub (docs/data.md)")
     folder = Path(path)
@@ -31,25 +32,31 @@ def read_collection(path: str, data: DataConfig) -> Collection:
         write_video_sample(folder)
     if not folder.exists() and not _may_be_of_the_hub(path):
         raise InputError(f"{path}: no such data set: check data.path (or write one: colmrl prepare sample)")
+    _check_whole(folder)
     match data.format or _format_of(folder):
         case "beir":
             collection = read_beir(folder if folder.is_dir() else _from_hub(path), data.strict)
         case "video-pairs":
-            collection = read_video_pairs(folder, data.video_template, data.frames, data.strict)
+            collection = read_video_pairs(folder, show.video_template, show.frames, data.strict)
         case "qilin":
             collection = read_qilin(path, data.strict, "search", data.root)
         case "qilin-recommendation":
             collection = read_qilin(path, data.strict, "recommendation", data.root)
         case "sequences":
-            collection = read_sequences(folder, data.strict, data.item_form, data.history)
+            collection = read_sequences(folder, data.strict, show.item_form, show.history)
         case convention:
             collection = read_tables(path, convention, data.root, data.strict)
-    for note in collection.notes:
-        log.info("%s: %s", collection.source, note)
+    _say(collection.source, collection.notes)
     return collection
 
 
-def read_training(data: DataConfig) -> tuple[Examples, dict[str, set[str]]]:
+@functools.lru_cache(maxsize=64)  # once a process: every stage reads the data again
+def _say(source: str, notes: tuple[str, ...]) -> None:
+    for note in notes:
+        log.info("%s: %s", source, note)
+
+
+def read_training(data: DataConfig, show: ShowConfig = _AS_IT_IS) -> tuple[Examples, dict[str, set[str]]]:
     """Training examples, and for each query the ids of all documents known to answer it.
 
     From `data.triples` where it is given (with ids: of `data.path`'s records), else from `data.path`.
@@ -59,7 +66,7 @@ def read_training(data: DataConfig) -> tuple[Examples, dict[str, set[str]]]:
         collection = read_tables(data.triples, "triples", data.root or data.path or None, data.strict)
         split = next(iter(collection.qrels))
     else:
-        collection = read_collection(data.path, data)
+        collection = read_collection(data.path, data, show)
     positives = {query_id: relevant(judged) for query_id, judged in collection.judged(split).items()}
     for query_id in positives.keys() & collection.itself.keys():
         positives[query_id].add(collection.itself[query_id])
@@ -73,6 +80,13 @@ def read_training(data: DataConfig) -> tuple[Examples, dict[str, set[str]]]:
         remedy = "write one triple a line" if data.triples else "give qrels with a score above 0"
         raise InputError(f"{data.triples or data.path}: no training examples: {remedy}")
     return examples, positives
+
+
+def _check_whole(folder: Path) -> None:
+    """A folder that work done ahead has not finished is not to be read."""
+    manifest = folder / "manifest.json"
+    if manifest.is_file() and '"finished": false' in manifest.read_text(encoding="utf-8", errors="replace"):
+        raise InputError(f"{folder}: is not whole: give the command that began it again ({manifest.name} says which)")
 
 
 def _format_of(folder: Path) -> str | None:

@@ -125,11 +125,19 @@ class Examples(Sequence[Example]):
     def __getitem__(self, index: int | slice) -> Example | list[Example]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        negatives = self._negatives[self._offsets[index] : self._offsets[index + 1]]
+        return self.with_negatives(index, range(self.negatives_of(index)))
+
+    def negatives_of(self, index: int) -> int:
+        """How many it has."""
+        return self._offsets[index + 1] - self._offsets[index]
+
+    def with_negatives(self, index: int, chosen: Sequence[int]) -> Example:
+        """The example with these of its negatives (counted from 0); only they are read."""
+        start = self._offsets[index]
         return Example(
             self.queries[self._query[index]],
             self.documents[self._positive[index]],
-            tuple(self.documents[position] for position in negatives),
+            tuple(self.documents[self._negatives[start + number]] for number in chosen),
         )
 
     def triples(self) -> Iterable[Triple]:
@@ -148,7 +156,7 @@ class Examples(Sequence[Example]):
     @property
     def most_negatives(self) -> int:
         """Of any example."""
-        return max((b - a for a, b in zip(self._offsets, self._offsets[1:], strict=False)), default=0)
+        return max(map(self.negatives_of, range(len(self))), default=0)
 
 
 V = TypeVar("V")

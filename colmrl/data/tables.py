@@ -37,6 +37,7 @@ class ArrowTable:
 
     def __init__(self, name: str, dataset: Any):
         self.name, self._dataset = name, dataset.with_format("arrow")
+        self._last: tuple[int, Row] | None = None  # a row's documents are asked for one after another
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -47,7 +48,10 @@ class ArrowTable:
         return ArrowTable(self.name, self._dataset.select_columns(kept))
 
     def row(self, index: int) -> Row:
-        return TableRow(Path(self.name), index, self._dataset[index : index + 1].to_pylist()[0])
+        if self._last is None or self._last[0] != index:
+            values = self._dataset[index : index + 1].to_pylist()[0]
+            self._last = index, TableRow(Path(self.name), index, values)
+        return self._last[1]
 
     def __iter__(self) -> Iterator[Row]:
         start = 0
@@ -119,7 +123,7 @@ def _load(source: str, path: Path) -> dict[str, Table]:
 def _files(kind: str, files: list[str]) -> Any:
     import datasets
 
-    more = {"keep_default_na": False, "na_values": [""]} if kind == "csv" else {}  # the text "NA" is a text
+    more = {"keep_default_na": False, "na_values": ["", "nan"]} if kind == "csv" else {}  # "NA" is a text
     return datasets.load_dataset(kind, data_files=files, split="train", **more)
 
 

@@ -1,7 +1,7 @@
 """Pairs with video metadata: train_data.jsonl {query, target} and video_meta.jsonl, either side a text or a video_id.
 
-A video's text is its fields under `data.video_template`; its pictures are the images that its line lists, or else
-`data.frames` frames sampled evenly from its file (`video`, or an image that is a video file). Other *_data.jsonl files
+A video's text is its fields under `show.video_template`; its pictures are the images that its line lists, or else
+`show.frames` frames sampled evenly from its file (`video`, or an image that is a video file). Other *_data.jsonl files
 of the folder are other splits (test_data.jsonl: "test").
 """
 
@@ -31,7 +31,7 @@ def read_video_pairs(folder: Path, template: str, frames: int, strict: bool = Tr
     """
     for name in _FIELD.findall(template):
         if name not in FIELDS:
-            raise InputError(f"data.video_template: {{{name}}}: no such field: choose from {', '.join(FIELDS)}")
+            raise InputError(f"show.video_template: {{{name}}}: no such field: choose from {', '.join(FIELDS)}")
 
     def video(row: Row) -> Document:
         document = Document(row.text("video_id"), _filled(template, row), images=_pictures(row, folder, frames))

@@ -26,7 +26,7 @@ def judge(config: Config, store: str | Path, views: Sequence[View] = (), round_n
     store = Path(store)
     documents, queries = EmbeddingStore(store / "documents"), EmbeddingStore(store / "queries")
     data = config.data.eval_path or config.data.path or documents.manifest.data
-    collection = read_collection(data, config.data)
+    collection = read_collection(data, config.data, documents.manifest.show)
     check_same_data(documents, collection.documents, data)
     check_same_data(queries, collection.queries, data)
     qrels = collection.judged(config.data.eval_split)

@@ -101,7 +101,8 @@ def load_processor(source: str, max_pixels: int | None, padding_side: Literal["l
 def _bound_pixels(image_processor: Any, max_pixels: int) -> None:
     size = image_processor.size
     if size.longest_edge is not None:  # Qwen-VL: both "edges" are areas
-        image_processor.size = {"shortest_edge": min(size.shortest_edge, max_pixels), "longest_edge": max_pixels}
+        edges = {"shortest_edge": min(size.shortest_edge, max_pixels), "longest_edge": max_pixels}
+        image_processor.size = type(size)(**edges)
         image_processor.max_pixels = max_pixels
     else:
         image_processor.max_patches = max(1, max_pixels // (size.height * size.width))

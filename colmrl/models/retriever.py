@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from colmrl.config import Config, LoraConfig, ModelConfig, MultiConfig, SingleConfig
+from colmrl.config import Config, LoraConfig, ModelConfig, MultiConfig, ShowConfig, SingleConfig
 from colmrl.errors import InputError
 from colmrl.models.backbone import Backbone, load_processor, no_bars
 from colmrl.models.heads import MultiHead, SingleHead
@@ -47,6 +47,7 @@ class Description:
     lora: LoraConfig
     single: SingleConfig
     multi: MultiConfig
+    show: ShowConfig = field(default_factory=ShowConfig)
     backbone_fingerprint: str | None = None  # of the base weights, where the folder does not hold them
     format: int = FORMAT
 
@@ -62,7 +63,7 @@ def describe(config: Config) -> Description:
     """What a checkpoint of this configuration is; a backbone in a local folder is named by its absolute path."""
     source = Path(config.model.backbone)
     model = replace(config.model, backbone=str(source.resolve())) if source.is_dir() else config.model
-    return Description(model, config.lora, config.single, config.multi)
+    return Description(model, config.lora, config.single, config.multi, config.show)
 
 
 class Retriever(nn.Module):

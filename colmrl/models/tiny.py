@@ -107,6 +107,7 @@ def _config(family: str, tokenizer: PreTrainedTokenizerBase) -> Any:
             vision |= {"hidden_size": _VISION_WIDTH, "intermediate_size": 2 * _VISION_WIDTH}
             vision |= {"out_hidden_size": _WIDTH, "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]}
     text["rope_parameters"] = mrope
+    special["tie_word_embeddings"] = True  # so that a model that writes can be loaded from these weights too
     return AutoConfig.for_model(family, text_config=text, vision_config=vision, **special)
 
 

@@ -31,12 +31,12 @@ def convert(
     if max_pixels is not None and to != "beir":
         raise InputError("--max-pixels: for --to beir only; the others keep pictures as they are")
     config = write_inputs(config)
-    data = to_dict(config)["data"]
-    folder = PreparedFolder(Path(out), to, {"data": data, "fields": list(fields), "max_pixels": max_pixels})
+    said = {section: to_dict(config)[section] for section in ("data", "show")}
+    folder = PreparedFolder(Path(out), to, {**said, "fields": list(fields), "max_pixels": max_pixels})
     if not folder.start():
         log.info("%s: is whole already", out)
         return folder.path
-    collection = with_fields(read_collection(config.data.path, config.data), fields)
+    collection = with_fields(read_collection(config.data.path, config.data, config.show), fields)
     if to == "beir":
         counts = write_beir(collection, folder.path, max_pixels)
     else:

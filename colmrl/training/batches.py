@@ -2,20 +2,20 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from colmrl.data.records import Example
+from colmrl.data.records import Example, Examples
 from colmrl.models.inputs import InputBuilder
 
 
 class ExampleDataset(Dataset[Example]):
     """Examples with at most `negatives` of their hard negatives, drawn anew each epoch, the same for the same seed."""
 
-    def __init__(self, examples: Sequence[Example], negatives: int, seed: int):
+    def __init__(self, examples: Examples, negatives: int, seed: int):
         self.examples, self.negatives, self.seed, self.epoch = examples, negatives, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -25,11 +25,10 @@ class ExampleDataset(Dataset[Example]):
         return len(self.examples)
 
     def __getitem__(self, index: int) -> Example:
-        example = self.examples[index]
-        if len(example.negatives) <= self.negatives:
-            return example
-        rng = random.Random(f"{self.seed}-{self.epoch}-{index}")
-        return replace(example, negatives=tuple(rng.sample(example.negatives, self.negatives)))
+        there = range(self.examples.negatives_of(index))
+        if len(there) > self.negatives:
+            there = random.Random(f"{self.seed}-{self.epoch}-{index}").sample(there, self.negatives)
+        return self.examples.with_negatives(index, there)
 
 
 @dataclass(frozen=True)

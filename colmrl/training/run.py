@@ -43,7 +43,7 @@ def train(config: Config) -> Path:
     steps_wanted = config.train.max_steps if config.train.max_steps >= 0 else config.train.epochs
     data = None
     if steps_wanted:
-        examples, positives = read_training(config.data)
+        examples, positives = read_training(config.data, config.show)
         data = ExampleDataset(examples, negatives_to_use(config, examples), config.seed), positives
     use_torch(config)
     set_seed(config.seed)
@@ -92,7 +92,7 @@ def _model(config: Config) -> Retriever:
             "take its settings over, or train from model.backbone"
         )
     model = Retriever.load(config.train.init_from)
-    model.description = replace(model.description, single=wanted.single, multi=wanted.multi)  # its temperatures
+    model.description = replace(model.description, single=wanted.single, multi=wanted.multi, show=wanted.show)
     return model
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from colmrl.config import DataConfig
+from colmrl.config import DataConfig, ShowConfig
 from colmrl.data.media import open_image
 from colmrl.data.reading import read_collection, read_training
 from colmrl.data.video_pairs import read_video_pairs, write_video_sample
@@ -55,7 +55,7 @@ def test_text_to_text_text_to_video_video_to_text_and_video_to_video_are_all_rea
 def test_a_video_that_asks_is_neither_its_own_answer_nor_its_own_negative(folder):
     made = read_video_pairs(folder, TEMPLATE, 4)
     assert made.itself == {"v1": "v1", "v2": "v2"}
-    _, positives = read_training(DataConfig(path=str(folder), video_template=TEMPLATE))
+    _, positives = read_training(DataConfig(path=str(folder)), ShowConfig(video_template=TEMPLATE))
     assert positives["v1"] == {"v1", "v2"} and "v2" in positives["v2"]
 
 
@@ -100,7 +100,7 @@ def test_a_bad_line_is_said_with_file_line_and_field(folder, file, row, says):
 
 
 def test_a_template_with_an_unknown_field_is_said(folder):
-    with pytest.raises(InputError, match=r"data\.video_template: \{plot\}: no such field: choose from title, caption"):
+    with pytest.raises(InputError, match=r"show\.video_template: \{plot\}: no such field: choose from title, caption"):
         read_video_pairs(folder, "{plot}", 4)
 
 

@@ -8,8 +8,12 @@ from typer.testing import CliRunner
 
 from colmrl.cli.encode import encode_app
 from colmrl.cli.evaluate import eval_app
+from colmrl.cli.mine import mine_app
 from colmrl.cli.train import train_app
-from colmrl.configure import RECIPES
+from colmrl.config import DataConfig
+from colmrl.configure import RECIPES, load_config
+from colmrl.data.reading import read_collection
+from colmrl.store import EmbeddingStore, check_same_data
 
 FORMATS = ["pages", "video-pairs", "triples", "query-image", "qilin", "amazon-beauty"]
 
@@ -34,9 +38,17 @@ def test_what_a_recipe_trained_encodes_and_is_judged_on_its_test_split(recipe, t
     trained = cli.invoke(train_app, ["--config", recipe, "--output", str(run), "train.max_steps=1", "train.workers=0"])
     assert trained.exit_code == 0, trained.output
     data = str(next(path for path in (run / "data", run / "data/qilin") if any(path.glob("*.[jp]*"))))
-    stored = cli.invoke(encode_app, ["--checkpoint", str(run / "checkpoint"), "--data", data, "-c", recipe, *few])
+    # without the recipe: how records are shown is the checkpoint's
+    stored = cli.invoke(encode_app, ["--checkpoint", str(run / "checkpoint"), "--data", data, *few])
     assert stored.exit_code == 0, stored.output
-    judged = cli.invoke(eval_app, ["--store", str(run / "store"), "--data", data, "-c", recipe, *few])
+    judged = cli.invoke(eval_app, ["--store", str(run / "store"), *few])
     assert judged.exit_code == 0, judged.output
+    trained_on = read_collection(data, DataConfig(), load_config(recipe).show)
+    kept = EmbeddingStore(run / "store/documents")
+    check_same_data(kept, trained_on.documents, data)
+    mined = cli.invoke(mine_app, ["--store", str(run / "store"), "--k", "20", "mine.relative_margin=0", *few])
+    assert mined.exit_code == 0, mined.output
+    for triple in map(json.loads, (run / "triples.jsonl").open()):
+        assert trained_on.itself.get(triple["query_id"]) not in triple["neg_ids"]
     rows = json.loads((run / "store/results.json").read_text())["rows"]
     assert {"single@128", "single@16"} <= {row["view"] for row in rows}

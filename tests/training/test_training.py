@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from colmrl.cli.train import train_app
 from colmrl.data.beir import read_corpus, read_qrels, read_queries
 from colmrl.data.reading import read_training
-from colmrl.data.records import Document, Example, Query, Triple, relevant
+from colmrl.data.records import Document, Example, Examples, Query, Records, Triple, relevant
 from colmrl.data.triples import write_triples
 from colmrl.errors import InputError
 from colmrl.models.retriever import Retriever
@@ -137,7 +137,7 @@ def test_a_run_folder_says_what_was_run(checkpoint):
 def test_bad_input_is_said_before_anything_is_written(settings, tmp_path, sample):
     for overrides, says in (
         (["data.path=nowhere"], "no such data set"),
-        (["data.train_split=dev"], "no such split"),
+        (["data.train_split=dev"], "no split 'dev'"),
         (["train.negatives=2"], r"2 is more than the examples have \(0\).*data\.triples"),
         ([f"data.triples={triples(sample, tmp_path / 't.jsonl', 1)}", "train.negatives=2"], r"mine more"),
         (["model.backbone=nowhere"], r"model\.backbone"),
@@ -191,14 +191,16 @@ def test_epochs_that_are_given_win_over_the_files_max_steps(tmp_path):
 
 
 def test_negatives_are_drawn_anew_each_epoch_and_the_same_for_a_seed():
-    example = Example(Query("q"), Document("p"), tuple(Document(str(i)) for i in range(20)))
-    dataset = ExampleDataset([example], 3, seed=0)
+    documents = Records.of([Document("p"), *(Document(str(i)) for i in range(20))])
+    triples = [Triple("q", "p", tuple(str(i) for i in range(20)))]
+    examples = Examples(Records.of([Query("q")]), documents, triples)
+    dataset = ExampleDataset(examples, 3, seed=0)
     draws = []
     for epoch in (0, 1, 0):
         dataset.set_epoch(epoch)
         draws.append([n.id for n in dataset[0].negatives])
     assert draws[0] == draws[2] != draws[1] and len(set(draws[0])) == 3
-    assert [n.id for n in ExampleDataset([example], 3, seed=1)[0].negatives] != draws[0]
+    assert [n.id for n in ExampleDataset(examples, 3, seed=1)[0].negatives] != draws[0]
 
 
 def test_known_positives_of_a_query_are_marked_wherever_they_stand_in_the_batch(checkpoint):
