@@ -67,9 +67,7 @@ def read_training(data: DataConfig, show: ShowConfig = _AS_IT_IS) -> tuple[Examp
         split = next(iter(collection.qrels))
     else:
         collection = read_collection(data.path, data, show)
-    positives = {query_id: relevant(judged) for query_id, judged in collection.judged(split).items()}
-    for query_id in positives.keys() & collection.itself.keys():
-        positives[query_id].add(collection.itself[query_id])
+    positives = _known_answers(collection, split)
     if data.triples and mined:
         queries, documents = collection.queries, collection.documents
         triples = read_triples(data.triples, queries.position, documents.position, data.strict)
@@ -80,6 +78,21 @@ def read_training(data: DataConfig, show: ShowConfig = _AS_IT_IS) -> tuple[Examp
         remedy = "write one triple a line" if data.triples else "give qrels with a score above 0"
         raise InputError(f"{data.triples or data.path}: no training examples: {remedy}")
     return examples, positives
+
+
+def _known_answers(collection: Collection, split: str) -> dict[str, set[str]]:
+    """Query id → the documents that must not be its negatives: its relevant ones, those of every query that asks the
+    same (two people may), and the document that it is itself."""
+    answers: dict[str, set[str]] = {}
+    asked: dict[int, set[str]] = {}  # by content: queries that show the same share one set
+    for query_id, judged in collection.judged(split).items():
+        query = collection.queries.named(query_id)
+        known = asked.setdefault(hash((query.text, query.images)), set())
+        known |= relevant(judged)
+        answers[query_id] = known
+    for query_id in answers.keys() & collection.itself.keys():
+        answers[query_id] = answers[query_id] | {collection.itself[query_id]}
+    return answers
 
 
 def _check_whole(folder: Path) -> None:

@@ -9,6 +9,7 @@ from transformers import TrainerCallback
 from typer.testing import CliRunner
 
 from colmrl.cli.train import train_app
+from colmrl.configure import load_config
 from colmrl.data.beir import read_corpus, read_qrels, read_queries
 from colmrl.data.reading import read_training
 from colmrl.data.records import Document, Example, Examples, Query, Records, Triple, relevant
@@ -218,3 +219,15 @@ def test_examples_are_the_relevant_pairs(settings, tmp_path, sample):
     lines = (sample / "train/qrels/train.tsv").read_text().splitlines()[1:]
     assert [f"{e.query.id}\t{e.positive.id}\t1" for e in examples] == lines
     assert sum(map(len, positives.values())) == len(lines)
+
+
+def test_what_answers_a_query_is_no_negative_of_another_that_asks_the_same(tmp_path):
+    (tmp_path / "qrels").mkdir()
+    for name, rows in (
+        ("corpus", [{"_id": name, "text": name} for name in "abc"]),
+        ("queries", [{"_id": "1", "text": "x"}, {"_id": "2", "text": "x"}, {"_id": "3", "text": "y"}]),
+    ):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "qrels/train.tsv").write_text("1\ta\t1\n2\tb\t1\n3\tc\t1\n2\tc\t0\n")
+    _, positives = read_training(load_config(None, [f"data.path={tmp_path}"]).data)
+    assert positives == {"1": {"a", "b"}, "2": {"a", "b"}, "3": {"c"}}
