@@ -4,8 +4,8 @@
 
 Speed: pages a second that the training loader delivers (2 workers, nothing else running), against the queries and
 pages a second that a training step of the same tiny model consumes (one thread, batches in memory). Medians of five,
-taken in turn. Memory: the anonymous memory (RssAnon: what cannot be given back by dropping a page cache) that main
-process and workers have in all, at its peak, while every page is read once: 2,000 and 20,000 documents, as a BEIR
+taken in turn. Memory: the anonymous memory (Pss_Anon: what cannot be given back by dropping a page cache, shared pages
+counted once) that main process and workers have in all, at its peak, while every page is read once: 2,000 and 20,000 documents, as a BEIR
 folder and as parquet with the pictures in it. There are 373 pages, so each stands several times, under other ids; in
 parquet with other bytes, so that they are not taken for one document.
 
@@ -149,16 +149,16 @@ def memory(folder: str) -> dict:
 
 
 def _anonymous_kb() -> int:
-    """RssAnon of this process and its children."""
+    """Pss_Anon of this process and its children: a page that they share counts once in all."""
     own = str(os.getpid())
     children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
     total = 0
     for process in (own, *children):
         try:
-            status = Path(f"/proc/{process}/status").read_text()
+            status = Path(f"/proc/{process}/smaps_rollup").read_text()
         except OSError:  # it has just ended
             continue
-        total += next((int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")), 0)
+        total += next((int(line.split()[1]) for line in status.splitlines() if line.startswith("Pss_Anon")), 0)
     return total
 
 

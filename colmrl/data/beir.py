@@ -81,9 +81,12 @@ def read_queries(folder: Path, strict: bool = True, itself: dict[str, str] | Non
             itself[query.id] = name
         return query
 
-    queries = read_records(folder / "queries.jsonl", parse, strict)
+    path = folder / "queries.jsonl"
+    queries = read_records(path, parse, strict) if path.is_file() else ()
     if not queries:
-        raise InputError(f"{folder / 'queries.jsonl'}: no queries: write one query a line")
+        raise InputError(
+            f'{path}: no queries: write {{"_id": …, "text": …}} a line, and qrels/train.tsv (docs/data.md)'
+        )
     return queries
 
 

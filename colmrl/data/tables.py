@@ -132,6 +132,13 @@ def is_reference(name: str) -> bool:
     return _REFERENCE.fullmatch(name) is not None
 
 
+def row_name(reference: str) -> str:
+    """What of a reference does not depend on where the data set lies: `split/doc_17.png#at`."""
+    match = _REFERENCE.fullmatch(reference)
+    assert match
+    return reference[match.start("split") :]
+
+
 def check_reference(name: str, root: Path) -> str:
     """The reference, its data set found under `root` or by its own name; an InputError where there is no such row."""
     match = _REFERENCE.fullmatch(name)

@@ -126,7 +126,7 @@ def test_places_that_cannot_be_written(checkpoint, data, tmp_path):
         (["eval"], "nothing to judge"),
         (
             ["train", "--config", "nowhere"],
-            "no such config: give a YAML file or one of the recipes: amazon-beauty, demo",
+            "no such config: give a YAML file or one of the recipes: amazon-beauty",
         ),
         (["train", "train.epoch=3"], "did you mean train.epochs?"),
         (["loop", "--config", "demo", "model.backbone=tiny:gpt", "--output"], "unknown: choose from qwen2_vl"),
