@@ -5,9 +5,9 @@
 Speed: pages a second that the training loader delivers (2 workers, nothing else running), against the queries and
 pages a second that a training step of the same tiny model consumes (one thread, batches in memory). Medians of five,
 taken in turn. Memory: the anonymous memory (Pss_Anon: what cannot be given back by dropping a page cache, shared pages
-counted once) that main process and workers have in all, at its peak, while every page is read once: 2,000 and 20,000 documents, as a BEIR
-folder and as parquet with the pictures in it. There are 373 pages, so each stands several times, under other ids; in
-parquet with other bytes, so that they are not taken for one document.
+counted once) that main process and workers have in all, at its peak, while every page is read once: 2,000 and 20,000
+documents, as a BEIR folder and as parquet with the pictures in it. There are 373 pages, so each stands several times,
+under other ids; in parquet with other bytes, so that they are not taken for one document.
 
 Writes benchmarks/results/reading.json and prints the tables that docs/reading.md shows.
 """

@@ -84,9 +84,8 @@ def read_queries(folder: Path, strict: bool = True, itself: dict[str, str] | Non
     path = folder / "queries.jsonl"
     queries = read_records(path, parse, strict) if path.is_file() else ()
     if not queries:
-        raise InputError(
-            f'{path}: no queries: write {{"_id": …, "text": …}} a line, and qrels/train.tsv (docs/data.md)'
-        )
+        remedy = 'write {"_id", "text"} a line, and qrels/train.tsv (docs/data.md)'
+        raise InputError(f"{path}: no queries: {remedy}")
     return queries
 
 

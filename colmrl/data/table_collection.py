@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 from colmrl.data.conventions import Convention, Meant, meaning, recognise, tevatron_document
 from colmrl.data.jsonl import Row, skip
-from colmrl.data.media import picture_bytes
+from colmrl.data.media import content_hash, picture_bytes
 from colmrl.data.records import Collection, Document, Examples, Query, Records, Triple
 from colmrl.data.tables import Table, open_tables
 from colmrl.errors import InputError
@@ -63,19 +63,23 @@ class _Seen:
 
     def __init__(self) -> None:
         self.ids: list[str] = []
-        self.known: set[str] = set()
+        self.known: dict[str, int] = {}  # id → hash of what it shows
         self.table, self.row, self.slot = array("i"), array("q"), array("i")
 
-    def add(self, name: str, table: int, row: int, slot: int) -> bool:
-        """Whether it is new."""
+    def add(self, record: Query | Document, place: tuple[int, int, int], row: Row) -> str:
+        """The record's id: its own, or a hash of its content. One that shows something else than before is refused."""
+        text = record.body if isinstance(record, Document) else record.text
+        name = record.id or content_id(text, record.images)
+        shown = hash((text, tuple(map(content_hash, record.images)))) if record.id else 0
         if name in self.known:
-            return False
-        self.known.add(name)
+            if self.known[name] != shown:
+                raise row.error("id", f"{name!r} shows something else in an earlier row", "make ids unique")
+            return name
+        self.known[name] = shown
         self.ids.append(name)
-        self.table.append(table)
-        self.row.append(row)
-        self.slot.append(slot)
-        return True
+        for kept, value in zip((self.table, self.row, self.slot), place, strict=True):
+            kept.append(value)
+        return name
 
 
 class _Reader:
@@ -107,8 +111,7 @@ class _Reader:
             if meant.query is None:
                 self.counts["documents that nobody asked for"] += len(positives)
                 return
-            query = meant.query.id or content_id(meant.query.text, meant.query.images)
-            self.queries.add(query, len(self.tables) - 1, number, 0)
+            query = self.queries.add(meant.query, (len(self.tables) - 1, number, 0), row)
             if not positives:
                 apart[query] += negatives
             for positive in positives:
@@ -140,9 +143,9 @@ class _Reader:
         return tuple(shown[: len(meant.positives)]), tuple(shown[len(meant.positives) :])
 
     def _document(self, number: int, slot: int, row: Row, document: Document) -> str:
-        name = document.id or content_id(document.body, document.images)
-        if not self.documents.add(name, len(self.tables) - 1, number, slot):
-            self.counts["documents seen again"] += 1
+        before = len(self.documents.ids)
+        name = self.documents.add(document, (len(self.tables) - 1, number, slot), row)
+        self.counts["documents seen again"] += len(self.documents.ids) == before
         return name
 
     def _join(self, split: str, apart: Mapping[str, list[str]]) -> None:
@@ -165,12 +168,15 @@ class _Reader:
             return replace(asked, id=self.queries.ids[i])
 
         queries, documents = Records(self.queries.ids, query), Records(self.documents.ids, document)
+        examples = {split: Examples(queries, documents, triples) for split, triples in self.triples.items()}
+        for done in (self.triples, self.queries.known, self.documents.known):
+            done.clear()  # the records hold on to this reader, and need none of these
         return Collection(
             source=source,
             documents=documents,
             queries=queries,
             qrels=self.qrels,
-            examples={split: Examples(queries, documents, triples) for split, triples in self.triples.items()},
+            examples=examples,
             notes=tuple(f"{value} {name}" for name, value in self.counts.items() if value),
         )
 

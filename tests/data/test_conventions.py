@@ -271,6 +271,17 @@ def test_tevatrons_documents_by_id_come_from_its_corpus(tmp_path):
         read(folder, format="tevatron")
 
 
+def test_an_id_that_shows_two_things_is_said(tmp_path):
+    row = {"query_id": "q", "query": "a", "positive_passages": [{"docid": "d", "text": "x"}]}
+    for other, says in (
+        ({"positive_passages": [{"docid": "d", "text": "y"}]}, r"t\.jsonl:2: id: 'd' shows something else"),
+        ({"query": "b"}, r"t\.jsonl:2: id: 'q' shows something else"),
+    ):
+        with pytest.raises(InputError, match=says):
+            read(lines(tmp_path / "t.jsonl", row, row | other))
+    assert len(read(lines(tmp_path / "t.jsonl", row, row)).documents) == 1
+
+
 def test_bad_rows_are_skipped_and_counted_where_that_is_asked_for(tmp_path):
     rows = [{"anchor": "a", "positive": "b"}, {"anchor": "", "positive": "b"}, {"anchor": "c"}]
     file = lines(tmp_path / "t.jsonl", *rows)
