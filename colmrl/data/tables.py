@@ -122,8 +122,13 @@ def _load(source: str, path: Path) -> dict[str, Table]:
 
 def _files(kind: str, files: list[str]) -> Any:
     import datasets
+    from pyarrow.dataset import ParquetFragmentScanOptions
 
-    more = {"keep_default_na": False, "na_values": ["", "nan"]} if kind == "csv" else {}  # "NA" is a text
+    more: dict[str, Any] = {}
+    if kind == "csv":
+        more = {"keep_default_na": False, "na_values": ["", "nan"]}  # "NA" is a text
+    elif kind == "parquet":  # else a whole file is read ahead into memory
+        more = {"fragment_scan_options": ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True)}
     return datasets.load_dataset(kind, data_files=files, split="train", **more)
 
 
