@@ -8,6 +8,8 @@ where in the row, e.g. `neg_target/2`; without AT it is the row's first picture.
 """
 
 import functools
+import hashlib
+import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any, TypeGuard
 
 from colmrl.data.jsonl import IndexedLines, Row, indexed_lines
 from colmrl.errors import InputError
+from colmrl.files import write_whole
 
 _REFERENCE = re.compile(r"(?P<source>.+)/(?P<split>[^/]+)/doc_(?P<row>\d+)\.png(?:#(?P<at>.+))?")
 _SHARD = re.compile(r"-\d+-of-\d+$")
@@ -92,6 +95,7 @@ def _splits(folder: Path, suffix: str) -> dict[str, list[str]]:
 
 def _load(source: str, path: Path) -> dict[str, Table]:
     import datasets
+    import pyarrow
     from datasets import config as datasets_config
 
     datasets.disable_progress_bars()
@@ -116,20 +120,49 @@ def _load(source: str, path: Path) -> dict[str, Table]:
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
         where = "cannot be read as a table" if path.exists() else "no such folder, and not to be had from the hub"
         raise InputError(f"{source}: {where} ({reason}): check data.path") from None
+    pyarrow.default_memory_pool().release_unused()  # what converting parquet to a memory map has left behind
     splits = loaded if isinstance(loaded, dict) else {"train": loaded}
     return {str(split): ArrowTable(f"{source}/{split}", dataset) for split, dataset in splits.items()}
 
 
 def _files(kind: str, files: list[str]) -> Any:
     import datasets
-    from pyarrow.dataset import ParquetFragmentScanOptions
 
-    more: dict[str, Any] = {}
-    if kind == "csv":
-        more = {"keep_default_na": False, "na_values": ["", "nan"]}  # "NA" is a text
-    elif kind == "parquet":  # else a whole file is read ahead into memory
-        more = {"fragment_scan_options": ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True)}
+    if kind == "parquet":
+        return _memory_map(files)
+    more = {"keep_default_na": False, "na_values": ["", "nan"]} if kind == "csv" else {}  # "NA" is a text
     return datasets.load_dataset(kind, data_files=files, split="train", **more)
+
+
+def _memory_map(files: list[str]) -> Any:
+    """Parquet files as one Arrow file in `datasets`' cache, written once, some rows in memory at a time.
+
+    `datasets` itself reads a local parquet file ahead without bound: 1.8 GB at 60,000 pages (benchmarks/reading.py).
+    """
+    import pyarrow
+    from datasets import Dataset, Features
+    from datasets import config as datasets_config
+    from datasets.arrow_writer import ArrowWriter
+    from pyarrow.parquet import ParquetFile
+
+    told = [(str(Path(file).resolve()), Path(file).stat().st_size, Path(file).stat().st_mtime_ns) for file in files]
+    name = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+    path = Path(datasets_config.HF_DATASETS_CACHE) / "colmrl" / f"{name}.arrow"
+
+    def write(partial: Path) -> None:
+        with (
+            ParquetFile(files[0]) as first,
+            ArrowWriter(path=str(partial), features=Features.from_arrow_schema(first.schema_arrow)) as writer,
+        ):
+            for file in files:
+                with ParquetFile(file, pre_buffer=False) as rows:
+                    for batch in rows.iter_batches(batch_size=64):
+                        writer.write_table(pyarrow.Table.from_batches([batch]))
+            writer.finalize()
+
+    if not path.is_file():
+        write_whole(path, write)
+    return Dataset.from_file(str(path))
 
 
 def is_reference(name: str) -> bool:

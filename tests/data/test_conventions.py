@@ -219,6 +219,24 @@ def test_local_files_of_every_kind_give_the_same_records(tmp_path, kind):
         assert len(read(folder / "train-00000-of-00001.parquet").documents) == 140
 
 
+def test_parquet_is_mapped_once_and_anew_where_it_changed(tmp_path):
+    import datasets
+
+    def write(*texts):
+        rows = [{"anchor": text, "positive": f"{text} too"} for text in texts]
+        datasets.Dataset.from_list(rows).to_parquet(tmp_path / "train.parquet")
+
+    for texts in (("a", "b"), ("a", "b"), ("c", "d", "e")):
+        write(*texts)
+        assert [q.text for q in read(tmp_path / "train.parquet").queries] == list(texts)
+    datasets.Dataset.from_list([{"other": 1}]).to_parquet(tmp_path / "test.parquet")
+    with pytest.raises(InputError, match=r"split 'test': columns other: of no convention"):
+        read(tmp_path)
+    (tmp_path / "test.parquet").write_bytes(b"PAR1 no parquet")
+    with pytest.raises(InputError, match="cannot be read as a table"):
+        read(tmp_path)
+
+
 def test_a_name_of_the_hub_is_loaded_by_datasets_with_its_configuration(tmp_path, monkeypatch):
     import datasets
 
