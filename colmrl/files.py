@@ -1,10 +1,17 @@
 """Files that are there are whole: written under a temporary name, fsynced, renamed."""
 
+import functools
+import logging
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Concatenate, ParamSpec
 
 from colmrl.errors import InputError
+
+log = logging.getLogger(__name__)
+P = ParamSpec("P")
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -24,6 +31,26 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def new_folder(write: Callable[Concatenate[Path, P], object]) -> Callable[Concatenate[str | Path, P], Path]:
+    """Have `write(folder, …)` write a folder that appears whole: under a temporary name, then renamed. Called with the
+    name that it is to take, which it returns; an InputError where that is there already.
+    """
+
+    @functools.wraps(write)
+    def run(out: str | Path, *args: P.args, **kwargs: P.kwargs) -> Path:
+        out = Path(out)
+        check_new_folder(out)
+        partial = out.with_name(out.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        write(partial, *args, **kwargs)
+        partial.rename(out)
+        log.info("wrote %s", out)
+        return out
+
+    return run
 
 
 def check_new_folder(folder: Path) -> None:

@@ -16,11 +16,6 @@ log = logging.getLogger(__name__)
 
 def write_inputs(config: Config) -> Config:
     """Write what is missing of them below `config.output`; returns the configuration with their paths."""
-    data = {
-        key: _sample(value, config)
-        for key in ("path", "eval_path", "triples", "root")
-        if (value := getattr(config.data, key) or "").startswith("sample:")
-    }
     family = config.model.backbone.removeprefix("tiny:")
     model = {}
     if family != config.model.backbone:
@@ -28,6 +23,11 @@ def write_inputs(config: Config) -> Config:
         if not folder.exists():
             write_tiny_model(family, folder, config.seed)
         model["backbone"] = str(folder)
+    data = {
+        key: _sample(value, config)
+        for key in ("path", "eval_path", "triples", "root")
+        if (value := getattr(config.data, key) or "").startswith("sample:")
+    }
     return replace(config, data=data, model=model)
 
 

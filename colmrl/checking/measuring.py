@@ -83,9 +83,9 @@ class TokenCounter:
         if not self.sees_pictures:
             whole = self._lengths([prompt.replace("{text}", text) for text, _ in records])
             return whole, [min(tokens, limit) for tokens in whole]
-        harmless = [builder._harmless(text) for text, _ in records]
+        harmless = [builder.harmless(text) for text, _ in records]
         inputs = [
-            self._templated(prompt.replace("{text}", builder._cut(text, limit)), len(images))
+            self._templated(prompt.replace("{text}", builder.cut(text, limit)), len(images))
             for text, (_, images) in zip(harmless, records, strict=True)
         ]
         brackets = [len(images) * (self._brackets - 1) for _, images in records]  # less the placeholder

@@ -10,13 +10,12 @@ import itertools
 import logging
 import math
 import random
-import shutil
 from pathlib import Path
 from typing import Any
 
 from colmrl.data.sample import COLOURS, PLACES, SHAPES, Named, Objects, draw_picture
 from colmrl.errors import InputError
-from colmrl.files import check_new_folder
+from colmrl.files import new_folder
 
 log = logging.getLogger(__name__)
 
@@ -33,31 +32,27 @@ _START_S = 1_732_700_000  # of the log, in November 2024
 Pair = frozenset[Named]
 
 
+@new_folder
 def write_qilin_sample(
-    out: str | Path, seed: int = 0, searches: int = 400, notes: int = 300, test_searches: int = 100
-) -> Path:
+    out: Path, seed: int = 0, searches: int = 400, notes: int = 300, test_searches: int = 100
+) -> None:
     """Write notes, searches, recommendations (as many) and users as parquet, covers, and the official-style qrels.
 
-    The same seed gives the same rows and pictures. `out` is renamed into place when all is written.
+    The same seed gives the same rows and pictures.
     """
     if searches < 1 or test_searches < 1 or notes < 12:
         given = f"--searches {searches}, --test_searches {test_searches}, --notes {notes}"
         raise InputError(f"{given}: too few: 1, 1 and 12 are the least")
-    out = Path(out)
-    check_new_folder(out)
     rng = random.Random(seed)
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     covers = _covers(notes, rng)
     rows = [_note(number, objects, rng) for number, objects in enumerate(covers)]
     for row, objects in zip(rows, covers, strict=True):
-        path = partial / row["image_path"][0]
+        path = out / row["image_path"][0]
         path.parent.mkdir(parents=True, exist_ok=True)
         draw_picture(objects, rng).save(path, quality=92)
     users = max(2, searches // 8)
-    _write(partial / "notes.parquet", rows)
-    _write(partial / "user_feat.parquet", [_user(number, rng) for number in range(users)])
+    _write(out / "notes.parquet", rows)
+    _write(out / "user_feat.parquet", [_user(number, rng) for number in range(users)])
     test_share = test_searches / (searches + test_searches)
     asked = _split_pairs(covers, test_share, rng)
     titles = [row["note_title"] for row in rows]
@@ -65,15 +60,13 @@ def write_qilin_sample(
         numbers = rng.sample(range(start, start + count), count)  # as in the original, rows are in no order
         shown = [_search(covers, asked[split], rng) for _ in numbers]
         found = [_search_row(split, n, users, notes, *one, rng) for n, one in zip(numbers, shown, strict=True)]
-        _write(partial / f"search_{split}.parquet", found)
+        _write(out / f"search_{split}.parquet", found)
         requests = [_request_row(split, number, users, covers, titles, rng) for number in numbers]
-        _write(partial / f"recommendation_{split}.parquet", requests)
+        _write(out / f"recommendation_{split}.parquet", requests)
         if split == "test":
-            _write_qrels(partial / "search.test.qrels.csv", found, "search_result_details_with_idx")
-            _write_qrels(partial / "recommendation.test.qrels.csv", requests, "rec_result_details_with_idx")
-    partial.rename(out)
-    log.info("wrote %d notes, %d and %d searches to %s", notes, searches, test_searches, out)
-    return out
+            _write_qrels(out / "search.test.qrels.csv", found, "search_result_details_with_idx")
+            _write_qrels(out / "recommendation.test.qrels.csv", requests, "rec_result_details_with_idx")
+    log.info("%d notes, %d and %d searches", notes, searches, test_searches)
 
 
 def _covers(notes: int, rng: random.Random) -> list[Objects]:

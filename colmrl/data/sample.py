@@ -11,13 +11,12 @@ import json
 import logging
 import math
 import random
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from colmrl.files import check_new_folder
+from colmrl.files import new_folder
 
 log = logging.getLogger(__name__)
 
@@ -52,29 +51,22 @@ def vocabulary() -> list[str]:
     return sorted({*COLOURS, *SHAPES, "and", *" ".join(PLACES).split()})
 
 
+@new_folder
 def write_sample(
-    out: str | Path, seed: int = 0, train_families: int = 150, test_families: int = 32, captions: int = 2
-) -> Path:
+    out: Path, seed: int = 0, train_families: int = 150, test_families: int = 32, captions: int = 2
+) -> None:
     """Write `out/train` and `out/test`, each in the BEIR layout; the same seed gives the same bytes.
 
     Train has `captions` queries a picture, test one; in test each query is true of exactly one picture, in train
     every picture that it is true of is in the qrels.
     """
-    out = Path(out)
-    check_new_folder(out)
     rng = random.Random(seed)
     used: set[tuple[frozenset[str], tuple[str, ...]]] = set()
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
     taken: set[str] = set()
     for split, families, per_picture in (("test", test_families, 1), ("train", train_families, captions)):
         pictures = [p for n in range(families) for p in _family(f"{split}-{n:03d}", rng, used)]
-        _write_split(partial / split, split, pictures, per_picture, taken, rng)
-    partial.rename(out)
-    log.info(
-        "wrote %d training and %d test pictures to %s", train_families * FAMILY_SIZE, test_families * FAMILY_SIZE, out
-    )
-    return out
+        _write_split(out / split, split, pictures, per_picture, taken, rng)
+    log.info("%d training and %d test pictures", train_families * FAMILY_SIZE, test_families * FAMILY_SIZE)
 
 
 def _family(name: str, rng: random.Random, used: set[tuple[frozenset[str], tuple[str, ...]]]) -> list[Picture]:

@@ -3,17 +3,17 @@
 import json
 import logging
 import random
-import shutil
 from pathlib import Path
 
 from colmrl.data.sample import COLOURS, PLACES, SHAPES, Objects, draw_picture
 from colmrl.errors import InputError
-from colmrl.files import check_new_folder
+from colmrl.files import new_folder
 
 log = logging.getLogger(__name__)
 
 
-def write_sequences_sample(out: str | Path, seed: int = 0, users: int = 200, items: int = 64) -> Path:
+@new_folder
+def write_sequences_sample(out: Path, seed: int = 0, users: int = 200, items: int = 64) -> None:
     """A folder of ready sequences in which the next item follows from the one before; same seed, same bytes.
 
     The items stand in a ring: what an item shows bottom right, the next one shows top left. A user goes on along the
@@ -21,19 +21,15 @@ def write_sequences_sample(out: str | Path, seed: int = 0, users: int = 200, ite
     """
     if users < 1 or items < 16:
         raise InputError(f"--users {users}, --items {items}: too few: 1 and 16 are the least")
-    out = Path(out)
-    check_new_folder(out)
     rng = random.Random(seed)
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "images").mkdir(parents=True)
+    (out / "images").mkdir()
     numbers = rng.sample(range(items), items)  # of the items along the ring: the catalogue's order tells nothing
     names = [f"item-{number:04d}" for number in numbers]
-    with (partial / "item_meta.jsonl").open("w") as meta:
+    with (out / "item_meta.jsonl").open("w") as meta:
         for name, objects in sorted(zip(names, _ring(items, rng), strict=True)):
-            draw_picture(objects, rng).save(partial / "images" / f"{name}.png")
+            draw_picture(objects, rng).save(out / "images" / f"{name}.png")
             meta.write(json.dumps({"item": name, "image_path": f"images/{name}.png", **_texts(objects)}) + "\n")
-    with (partial / "user_sequence.txt").open("w") as lines:
+    with (out / "user_sequence.txt").open("w") as lines:
         for user in range(users):
             path = [rng.randrange(items)]
             for _ in range(rng.randint(4, 11)):
@@ -41,9 +37,7 @@ def write_sequences_sample(out: str | Path, seed: int = 0, users: int = 200, ite
                 fresh = [i for i in range(items) if i not in path]
                 path.append(onward if onward in fresh and rng.random() < 0.85 else rng.choice(fresh))
             lines.write(" ".join([f"user-{user:04d}", *(names[i] for i in path)]) + "\n")
-    partial.rename(out)
-    log.info("wrote the sequences of %d users over %d items to %s", users, items, out)
-    return out
+    log.info("the sequences of %d users over %d items", users, items)
 
 
 def _ring(items: int, rng: random.Random) -> list[Objects]:

@@ -8,7 +8,6 @@ of the folder are other splits (test_data.jsonl: "test").
 import hashlib
 import random
 import re
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from colmrl.data.records import Collection, Document, Qrels, Query, Records
 from colmrl.data.sample import COLOURS, PLACES, SHAPES, draw_picture
 from colmrl.data.video import frame_references
 from colmrl.errors import InputError
-from colmrl.files import check_new_folder
+from colmrl.files import new_folder
 
 FIELDS = ("title", "caption", "ocr", "asr")
 _FIELD = re.compile(r"\{(\w*)\}")
@@ -124,16 +123,15 @@ def _pictures(row: Row, folder: Path, frames: int) -> tuple[str, ...]:
     return tuple(pictures)
 
 
+@new_folder
 def write_video_sample(out: Path, seed: int = 0, videos: int = 120, frames: int = 2) -> None:
     """A generated folder of this format: pairs text → text, text → video, video → text and video → video.
 
     A video is `frames` pictures of the same four objects, jittered; its title names two of them, its caption the
     others, what is read and heard on it a number. Train and test pairs share no video. Same seed, same bytes.
     """
-    check_new_folder(out)
-    rng, partial = random.Random(seed), out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "images").mkdir(parents=True)
+    rng = random.Random(seed)
+    (out / "images").mkdir()
     meta, pairs = [], {"train": [], "test": []}
     for number in range(videos):
         objects = tuple(zip(rng.sample(list(COLOURS), 4), rng.choices(SHAPES, k=4), strict=True))
@@ -142,7 +140,7 @@ def write_video_sample(out: Path, seed: int = 0, videos: int = 120, frames: int 
         for copy in (name, f"{name}b"):  # the second is another take of the same scene
             images = [f"images/{copy}-{frame}.png" for frame in range(frames)]
             for image in images:
-                draw_picture(objects, rng).save(partial / image)
+                draw_picture(objects, rng).save(out / image)
             meta.append(
                 {"video_id": copy, "title": " and ".join(named[:2]), "caption": " and ".join(named[2:])}
                 | {"images": images, "ocr": f"{number}", "asr": "" if copy == name else f"number {number}"}
@@ -153,7 +151,6 @@ def write_video_sample(out: Path, seed: int = 0, videos: int = 120, frames: int 
             {"query": f"{name}b", "target": " and ".join(named)},
             {"query": " and ".join(rng.sample(named, 3)), "target": " and ".join(named)},
         ]
-    write_rows(partial / "video_meta.jsonl", meta)
+    write_rows(out / "video_meta.jsonl", meta)
     for split, rows in pairs.items():
-        write_rows(partial / f"{split}_data.jsonl", rows)
-    partial.rename(out)
+        write_rows(out / f"{split}_data.jsonl", rows)

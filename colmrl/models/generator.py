@@ -4,7 +4,6 @@ Any image-text-to-text model whose processor `backbone.load_processor` reads, fr
 checkpoint lacks would be random, and texts with them: such a checkpoint is refused.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from transformers import AutoModelForImageTextToText, GenerationConfig
 from colmrl.data.media import open_image
 from colmrl.errors import InputError
 from colmrl.models.backbone import DTYPES, Dtype, load_processor, no_bars
+from colmrl.models.inputs import harmless
 
 MAX_PIXELS = 512 * 28 * 28  # a product picture in at most 512 visual tokens of the 28-pixel families
 
@@ -32,8 +32,7 @@ class Prompt:
 class Generator:
     def __init__(self, model: Any, processor: Any):
         self.model, self.processor = model, processor
-        special = sorted(processor.tokenizer.all_special_tokens, key=len, reverse=True)
-        self._special = re.compile("|".join(map(re.escape, special)))
+        self._harmless = harmless(processor.tokenizer)
 
     @classmethod
     def load(cls, source: str, dtype: Dtype | None = None, max_pixels: int = MAX_PIXELS) -> "Generator":
@@ -101,10 +100,6 @@ class Generator:
             eos_token_id=sorted(ends),
             pad_token_id=tokenizer.pad_token_id,
         )
-
-    def _harmless(self, text: str) -> str:
-        """A text must not open a picture or close a turn: special tokens in it are broken up."""
-        return self._special.sub(lambda match: match.group()[0] + " " + match.group()[1:], text)
 
 
 def _first_line(error: Exception) -> str:

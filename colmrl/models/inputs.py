@@ -1,7 +1,7 @@
 """Records → model input: prompt, chat template, pictures, tokens, padding. Runs ahead of the model, on the CPU."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -26,8 +26,7 @@ class InputBuilder:
         self.tokenizer: Any = getattr(processor, "tokenizer", processor)
         self.sees_pictures = self.tokenizer is not processor
         self._enough_pixels = _OVERSAMPLING * pixels_used(processor) if self.sees_pictures else None
-        special = sorted(self.tokenizer.all_special_tokens, key=len, reverse=True)
-        self._special = re.compile("|".join(map(re.escape, special)))
+        self.harmless = harmless(self.tokenizer)
 
     def queries(self, queries: Sequence[Query]) -> dict[str, Tensor]:
         limit = self.config.max_query_tokens
@@ -67,7 +66,7 @@ class InputBuilder:
         prompts, pictures = [], []
         for prompt, text, images, name in records:
             content: list[dict[str, str]] = [{"type": "image"} for _ in images]
-            text = prompt.replace("{text}", self._cut(self._harmless(text), limit))
+            text = prompt.replace("{text}", self.cut(self.harmless(text), limit))
             content += [{"type": "text", "text": text}] if text else []
             message = [{"role": "user", "content": content}]
             prompts.append(self.processor.apply_chat_template(message, tokenize=False))
@@ -81,7 +80,7 @@ class InputBuilder:
             raise InputError(f"one of {', '.join(r[-1] for r in records)}: the processor refuses it: {error}") from None
         return dict(batch)
 
-    def _cut(self, text: str, limit: int) -> str:
+    def cut(self, text: str, limit: int) -> str:
         """The first `limit` tokens of a text, as text: a template's closing tokens must not be cut."""
         if len(text.encode()) <= limit:  # a token is at least a byte
             return text
@@ -90,6 +89,9 @@ class InputBuilder:
         )
         return text[: encoded["offset_mapping"][-1][1]]
 
-    def _harmless(self, text: str) -> str:
-        """A record's own text must not open a picture or close a turn: special tokens in it are broken up."""
-        return self._special.sub(lambda match: match.group()[0] + " " + match.group()[1:], text)
+
+def harmless(tokenizer: Any) -> Callable[[str], str]:
+    """A record's own text must not open a picture or close a turn: what breaks up special tokens in it."""
+    special = sorted(tokenizer.all_special_tokens, key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, special)))
+    return lambda text: pattern.sub(lambda match: match.group()[0] + " " + match.group()[1:], text)

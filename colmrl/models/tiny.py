@@ -7,7 +7,6 @@ on one CPU core in about a minute.
 
 import json
 import logging
-import shutil
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -20,7 +19,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from colmrl.data.sample import vocabulary
 from colmrl.errors import InputError
-from colmrl.files import check_new_folder
+from colmrl.files import new_folder
 from colmrl.models.backbone import no_bars, processor_class
 
 log = logging.getLogger(__name__)
@@ -45,20 +44,19 @@ def write_tiny_model(family: str, out: str | Path, seed: int = 0) -> Path:
     """Write model, processor and tokenizer to a new folder `out`; the same seed gives the same bytes."""
     if family not in get_args(Family):
         raise InputError(f"--family {family!r}: unknown: choose from {', '.join(get_args(Family))}")
-    out = Path(out)
-    check_new_folder(out)
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    return _write(out, family, seed)
+
+
+@new_folder
+def _write(out: Path, family: str, seed: int) -> None:
     tokenizer = _bert_tokenizer() if family == "bert" else _bpe_tokenizer(family)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModel.from_config(_config(family, tokenizer))
     with no_bars():
-        model.save_pretrained(partial)
-    (_processor(family, tokenizer) or tokenizer).save_pretrained(partial)
-    partial.rename(out)
-    log.info("wrote a random %s of %.2f M parameters to %s", family, model.num_parameters() / 1e6, out)
-    return out
+        model.save_pretrained(out)
+    (_processor(family, tokenizer) or tokenizer).save_pretrained(out)
+    log.info("a random %s of %.2f M parameters", family, model.num_parameters() / 1e6)
 
 
 def _config(family: str, tokenizer: PreTrainedTokenizerBase) -> Any:

@@ -4,6 +4,8 @@ import logging
 from collections import Counter
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from colmrl.data.records import Document
@@ -203,3 +205,17 @@ def test_a_seed_gives_the_same_sample_bytes_and_every_form(ring, tmp_path):
         write_sequences_sample(ring)
     with pytest.raises(InputError, match="--items 3: too few"):
         write_sequences_sample(tmp_path / "c", items=3)
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.binary(max_size=40), st.sampled_from(["user_sequence.txt", "item_short_text.txt", "item_meta.jsonl"]))
+def test_no_line_whatsoever_gives_a_traceback(tmp_path_factory, line, file):
+    folder = tmp_path_factory.mktemp("fuzz")
+    (folder / "item_short_text.txt").write_text("i0 a\ni1 b\n")
+    (folder / "user_sequence.txt").write_text("u i0 i1\n")
+    there = (folder / file).read_bytes() if (folder / file).exists() else b'{"item": "i0", "text": "a"}\n'
+    (folder / file).write_bytes(there + line)
+    try:
+        read_sequences(folder)
+    except InputError as error:
+        assert str(folder) in str(error)
