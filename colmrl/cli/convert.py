@@ -10,9 +10,9 @@ from colmrl.cli.common import ConfigFile, Overrides, Strict, configured, friendl
 @friendly
 def convert(
     data: Annotated[str, typer.Argument(help="A folder, a file, a data set of the hub, or sample:KIND.")],
+    out: Annotated[str, typer.Option(help="A new folder; or one that was begun, to go on with it.")],
     overrides: Overrides = None,
     to: Annotated[str, typer.Option(help="beir, or a column convention (docs/data.md).")] = "beir",
-    out: Annotated[str, typer.Option(help="A new folder.")] = "",
     config: ConfigFile = None,
     fields: Annotated[str, typer.Option(help="What of a document: text, image, or text,image.")] = "text,image",
     max_pixels: Annotated[int | None, typer.Option(help="beir: larger pictures are made smaller.")] = None,

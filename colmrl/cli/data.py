@@ -18,7 +18,7 @@ data_app = app("Look at data.")
 
 
 @data_app.callback()
-def data() -> None:
+def look() -> None:
     """Look at data."""
 
 
@@ -27,11 +27,15 @@ def data() -> None:
 def check(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe.")],
     overrides: Overrides = None,
+    data: Annotated[str | None, typer.Option(help="A folder, a file or a data set of the hub, in place of its.")] = None,
+    triples: Annotated[str | None, typer.Option(help="Triples with hard negatives.")] = None,
+    root: Annotated[str | None, typer.Option(help="Where relative picture paths start.")] = None,
     out: Annotated[str | None, typer.Option(help="A folder for check.json and check.png; else OUTPUT/check.")] = None,
     strict: Strict = None,
 ) -> None:
     """Counts, lengths, pictures and what they cost, duplicates, leakage, and a contact sheet of examples."""
-    settings = configured(config, overrides, {"data.strict": strict})
+    flags = {"data.path": data, "data.triples": triples, "data.root": root, "data.strict": strict}
+    settings = configured(config, overrides, flags)
     from colmrl.checking import check_data
 
     folder = out or f"{settings.output}/check"

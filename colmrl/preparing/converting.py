@@ -21,8 +21,6 @@ def convert(
     config: Config, to: str, out: str | Path, fields: tuple[str, ...] = ("text", "image"), max_pixels: int | None = None
 ) -> Path:
     """`config.data.path` → `out`. A folder that is whole already is left; one that was interrupted is gone on with."""
-    if not str(out):
-        raise InputError("--out: not given: name a new folder")
     known = ("beir", *get_args(Convention))
     if to not in known:
         raise InputError(f"--to {to!r}: no such format: choose from {', '.join(known)}")
