@@ -27,7 +27,7 @@ def look() -> None:
 def check(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe.")],
     overrides: Overrides = None,
-    data: Annotated[str | None, typer.Option(help="A folder, a file or a data set of the hub, in place of its.")] = None,
+    data: Annotated[str | None, typer.Option(help="A folder, a file, a data set of the hub.")] = None,
     triples: Annotated[str | None, typer.Option(help="Triples with hard negatives.")] = None,
     root: Annotated[str | None, typer.Option(help="Where relative picture paths start.")] = None,
     out: Annotated[str | None, typer.Option(help="A folder for check.json and check.png; else OUTPUT/check.")] = None,
