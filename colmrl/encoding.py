@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from colmrl import provenance
 from colmrl.config import Config
+from colmrl.data.fingerprint import content_hash
 from colmrl.data.reading import read_collection
 from colmrl.data.records import Document, Query, Records
 from colmrl.models.retriever import Embeddings, Retriever, fingerprint, read_description
@@ -19,7 +20,7 @@ from colmrl.progress import track
 from colmrl.reduction import as_view, pool_records
 from colmrl.runtime import use_torch
 from colmrl.scoring import MultiVectors
-from colmrl.store import ArraySpec, Kind, Manifest, StoreWriter, arrays_for, content_hash, order_hash
+from colmrl.store import ArraySpec, Kind, Manifest, StoreWriter, arrays_for, order_hash
 from colmrl.view import View, parse_views
 
 log = logging.getLogger(__name__)

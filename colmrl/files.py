@@ -16,7 +16,7 @@ P = ParamSpec("P")
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """`write(partial)` writes a file that then takes `path`'s name. What the disk refuses is an InputError."""
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # two processes may write the same
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(partial)
@@ -51,6 +51,11 @@ def new_folder(write: Callable[Concatenate[Path, P], object]) -> Callable[Concat
         return out
 
     return run
+
+
+def absolute(path: str | Path) -> str:
+    """The absolute path without "..", links left as they are: a link's own suffix tells what it is."""
+    return os.path.abspath(path)  # noqa: PTH100
 
 
 def check_new_folder(folder: Path) -> None:

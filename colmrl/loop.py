@@ -153,6 +153,8 @@ def _start(config: Config, output: Path) -> None:
 
 
 def _check_views(config: Config) -> None:
+    if not config.data.path:
+        raise InputError("data.path: not given: a loop encodes and mines a corpus; train.py alone needs triples only")
     trained = TrainedViews(config.single.dims, config.multi.dims)
     for view in parse_views([*config.eval.views, *config.encode.views, config.mine.view or ""]):
         trained.check(view)

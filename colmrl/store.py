@@ -24,7 +24,7 @@ from jaxtyping import Float
 from pydantic import TypeAdapter
 
 from colmrl.config import ShowConfig
-from colmrl.data.media import stamp
+from colmrl.data.fingerprint import content_hash
 from colmrl.data.records import Document, Query
 from colmrl.errors import InputError
 from colmrl.files import write_text, write_whole
@@ -91,16 +91,6 @@ _MANIFEST = TypeAdapter(Manifest)
 
 def order_hash(ids: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:32]
-
-
-def content_hash(records: Sequence[Document] | Sequence[Query]) -> str:
-    """Of ids, texts, and the names and sizes of pictures: whether what was encoded is still what is there."""
-    digest = hashlib.sha256()
-    for record in records:
-        text = record.body if isinstance(record, Document) else record.text
-        images = [stamp(image) for image in record.images]
-        digest.update(json.dumps([record.id, text, images]).encode())
-    return digest.hexdigest()[:32]
 
 
 def arrays_for(views: Sequence[View], trained: TrainedViews, kind: Kind) -> list[ArraySpec]:

@@ -217,7 +217,7 @@ def leakage_between(train: Source, train_split: str, test: Source, test_split: s
             len(wanted),
             f"training teaches the model to find them{usual}",
             [f"{a} = {b}" for a, b in copies[:NAMED]],
-            leak=True,
+            leak=train is not test,
         ),
         Shared(
             "different pairs of query and relevant document, by content",

@@ -5,6 +5,7 @@ tables, and are named by their files where it is one of JSON lines; a picture th
 of a video is written out under `images/` then.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any, Literal
 
 from colmrl.data.conventions import Convention
 from colmrl.data.jsonl import write_rows
+from colmrl.data.media import is_image_path
 from colmrl.data.records import Collection, Document, Example, Query
 from colmrl.data.writing import Pictures, encoded, write_parquet
 from colmrl.errors import InputError
@@ -28,6 +30,7 @@ def write_convention(collection: Collection, convention: Convention, out: Path) 
     shape = _Shape.of(collection)
     counts = Counter[str]()
     pictures = Pictures(out / "images")
+    unasked = _left_out(collection, convention, shape, counts)
     for split in collection.qrels:
         examples = collection.train_on(split)
         most = examples.most_negatives
@@ -36,7 +39,10 @@ def write_convention(collection: Collection, convention: Convention, out: Path) 
                 len(t.neg_ids) for t in examples.triples()
             )
         writer = _Writer(convention, pictures, shape, most)
-        rows = map(writer.row, examples)
+        rows: Iterable[dict[str, Any]] = map(writer.row, examples)
+        if convention == "query-image" and unasked:  # rows without a query, in the first split
+            rows = itertools.chain(rows, map(writer.page, (collection.documents[position] for position in unasked)))
+            counts["pages without a query"], unasked = len(unasked), []
         if writer.in_table:
             counts[f"rows in {split}"] = write_parquet(out / f"{split}.parquet", rows, writer.features())
         else:
@@ -46,6 +52,29 @@ def write_convention(collection: Collection, convention: Convention, out: Path) 
         rows = map(writer.corpus_row, collection.documents)
         counts["documents"] = write_parquet(out / "corpus.parquet", rows, writer.corpus_features())
     return dict(counts)
+
+
+def _left_out(collection: Collection, convention: Convention, shape: "_Shape", counts: Counter[str]) -> list[int]:
+    """Count what rows of examples cannot hold; returns the documents that no example shows."""
+    shown, asked, graded = bytearray(len(collection.documents)), set[str](), 0
+    for split in collection.qrels:
+        for triple in collection.train_on(split).triples():
+            asked.add(triple.query_id)
+            for name in (triple.pos_id, *(() if convention == "query-image" else triple.neg_ids)):
+                shown[collection.documents.position[name]] = 1
+        judged = collection.judged(split).values()
+        graded += sum(grade != 1 for grades in judged for grade in grades.values())
+    unasked = [position for position, seen in enumerate(shown) if not seen]
+    lost = {
+        "documents in no example": 0 if convention == "query-image" else len(unasked),
+        "queries without a relevant document": len(collection.queries) - len(asked),
+        "grades other than 1": graded,
+        "lists to rerank": sum(len(collection.top_ranked[split]) for split in collection.top_ranked),
+    }
+    if convention == "tevatron" and shape.pictures:
+        lost["documents in no example"] = 0
+    counts.update({f"{name} LEFT OUT": value for name, value in lost.items() if value})
+    return unasked
 
 
 Kind = Literal[
@@ -116,11 +145,17 @@ class _Writer:
             case _:
                 return self._messages(query, positive, negatives)
 
+    def page(self, document: Document) -> dict[str, Any]:
+        """A page that nobody asked for."""
+        return {"query": None, "image": self._picture(document)}
+
     def corpus_row(self, document: Document) -> dict[str, Any]:
         return {"docid": document.id, "title": document.title, "text": document.text, "image": self._one(document)}
 
     def _messages(self, query: Query, positive: Document, negatives: Iterable[Document]) -> dict[str, Any]:
         def talk(role: str, one: Query | Document) -> list[dict[str, str]]:
+            if "<image>" in _body(one):
+                raise self._cannot(one, "a text with <image> in it")
             return [{"role": role, "content": "<image>" * len(one.images) + _body(one)}]
 
         row: dict[str, Any] = {"messages": talk("user", query)}
@@ -154,7 +189,13 @@ class _Writer:
         kind = self.shape.queries if isinstance(one, Query) else self.shape.documents
         if kind == "both":
             return {"text": _body(one), "image": self._one(one)}
-        return self._one(one) if kind == "image" else _body(one)
+        return self._one(one) if kind == "image" else self._plain(one)
+
+    def _plain(self, one: Query | Document) -> str:
+        """A text that will not be taken for the path of a picture."""
+        if isinstance(one, Document) and is_image_path(one.body):
+            raise self._cannot(one, f"the text {one.body!r}, which reads as the path of a picture")
+        return _body(one)
 
     def features(self) -> dict[str, Any]:
         """The columns' types, as `datasets` names them."""
@@ -186,7 +227,7 @@ class _Writer:
         images = document.images
         if images and (document.body or len(images) > 1):
             raise self._cannot(document, "text beside a picture, or several pictures")
-        return self.pictures.path(images[0]) if images else document.body
+        return self.pictures.path(images[0]) if images else self._plain(document)
 
     def _cannot(self, one: Query | Document, what: str) -> InputError:
         kind = "query" if isinstance(one, Query) else "document"

@@ -1,7 +1,7 @@
 """The column conventions of the field: a table's row → the query, the documents and the judgement that it means.
 
 query-image            query, image                                     (vidore/colpali_train_set and its like)
-sentence-transformers  anchor, positive, negative or negative_1 …;      sentence1, sentence2, label or score
+sentence-transformers  anchor, positive, negative(s), negative_1 …;     sentence1, sentence2, label or score
 colpali                query, pos_target, neg_target                    (ColPaliEngineDataset)
 tevatron               query_id, query, positive_passages, negative_passages; or query_text, query_image,
                        positive_document_ids, negative_document_ids and a table `corpus` of docid, text, image
@@ -31,7 +31,24 @@ Convention = Literal[
 ]
 _ANCHORS = ("anchor", "query", "question", "sentence1")
 _POSITIVES = ("positive", "answer", "sentence2")
-_NEGATIVE = re.compile(r"negative(_\d+)?")
+_NEGATIVE = re.compile(r"(hard_)?negatives?(_\d+)?")
+_GRADES = ("label", "score")
+_IMAGES = ("image", "images")
+_USES: dict[str, tuple[str, ...]] = {
+    "query-image": ("query", *_IMAGES),
+    "sentence-transformers": (*_ANCHORS, *_POSITIVES, *_GRADES),
+    "colpali": ("query", "pos_target", "neg_target"),
+    "tevatron": (
+        *("query_id", "query", "query_text", "query_image", "positive_passages", "negative_passages"),
+        *("positive_document_ids", "negative_document_ids"),
+    ),
+    "flagembedding": ("query", "pos", "neg"),
+    "ms-swift": (
+        *("messages", "images", "query", "response", "rejected_response", "label"),
+        *("positive_messages", "positive_images", "negative_messages", "negative_images"),
+    ),
+    "triples": ("query", "pos", "negs"),
+}
 _IMAGE_TAG = "<image>"
 
 
@@ -54,14 +71,21 @@ def recognise(columns: Collection[str]) -> Convention | None:
     anchored = any(map(has, zip(_ANCHORS))) and any(map(has, zip(_POSITIVES)))
     candidates: tuple[tuple[Convention, bool], ...] = (
         ("ms-swift", has(["messages", "positive_messages"]) or has(["query", "response"])),
+        ("query-image", "query" in columns and any(image in columns for image in _IMAGES)),
         ("tevatron", has(["positive_passages"]) or has(["positive_document_ids"])),
         ("colpali", has(["query", "pos_target"])),
         ("triples", has(["query", "pos", "negs"])),
         ("flagembedding", has(["query", "pos"])),
         ("sentence-transformers", anchored),
-        ("query-image", has(["query", "image"])),
     )
     return next((convention for convention, found in candidates if found), None)
+
+
+def uses(convention: Convention, column: str) -> bool:
+    """Whether a column means something in the convention; others are said, and left."""
+    return column in _USES[convention] or (
+        convention == "sentence-transformers" and _NEGATIVE.fullmatch(column) is not None
+    )
 
 
 def meaning(convention: Convention, root: Path) -> Callable[[Row], Meant]:
@@ -134,7 +158,12 @@ class _Cells:
                 images = self.shown(f"{at}/image", image, paths)[1]
             if text or title or images:
                 return text, images, title
-        said = "missing or empty" if not value else f"{str(value)[:60]!r} is a {type(value).__name__}"
+        if isinstance(value, int) and not isinstance(value, bool) and isinstance(self.row, TableRow):
+            return str(value), (), ""  # a column of a CSV file that holds numbers only
+        if isinstance(value, bytes):
+            raise self.row.error(at, "bare bytes", "store pictures as datasets.Image does: bytes and path")
+        empty = not value or (isinstance(value, str) and not value.strip())
+        said = "missing or empty" if empty else f"{str(value)[:60]!r} is a {type(value).__name__}"
         raise self.row.error(at, said, "give text, a picture, or an object with text or image")
 
     def parts(self, text: str, image: str) -> tuple[str, tuple[str, ...]]:
@@ -170,21 +199,15 @@ class _Cells:
 
 
 def _query_image(cells: _Cells) -> Meant:
-    page = cells.document("image")
+    page = cells.document(cells.first(_IMAGES))
     return Meant(None if cells.row.values.get("query") is None else cells.query("query"), (page,))
 
 
 def _sentence_transformers(cells: _Cells) -> Meant:
     row = cells.row
-    query, answer = cells.query(cells.first(_ANCHORS)), cells.document(cells.first(_POSITIVES))
-    graded = next((name for name in ("label", "score") if row.values.get(name) is not None), None)
-    if graded:
-        value = (row.numbers(graded) or (0.0,))[0]
-        if not 0 <= value <= 1:
-            raise row.error(graded, f"{value:g} is not within 0 and 1", "scale it: above 0.5 is relevant")
-        return Meant(query, (answer,)) if value > 0.5 else Meant(query, (), (answer,))
+    query, answers = cells.query(cells.first(_ANCHORS)), cells.documents(cells.first(_POSITIVES))
     names = [name for name in row.values if _NEGATIVE.fullmatch(name) and row.values[name] is not None]
-    return Meant(query, (answer,), tuple(document for name in names for document in cells.documents(name)))
+    return _graded(cells, query, answers, tuple(document for name in names for document in cells.documents(name)))
 
 
 def _colpali(cells: _Cells) -> Meant:
@@ -215,13 +238,14 @@ def _flagembedding(cells: _Cells) -> Meant:
 
 
 def _triples(cells: _Cells) -> Meant:
-    return _asked(cells, cells.query("query"), (cells.document("pos"),), cells.documents("negs"))
+    return _asked(cells, cells.query("query"), cells.documents("pos"), cells.documents("negs"))
 
 
 def _ms_swift(cells: _Cells) -> Meant:
     row = cells.row
     if row.values.get("messages") is None:
-        return _asked(cells, cells.query("query"), (cells.document("response"),), cells.documents("rejected_response"))
+        answers, rejected = cells.documents("response"), cells.documents("rejected_response")
+        return _graded(cells, cells.query("query"), answers, rejected)
     text, images = _conversation(cells, "messages", row.values["messages"], row.values.get("images"))
     sides = []
     for side in ("positive", "negative"):
@@ -235,7 +259,7 @@ def _ms_swift(cells: _Cells) -> Meant:
             _conversation(cells, f"{column}/{i}", t, pictures[i] if pictures else None) for i, t in enumerate(talks)
         ]
         sides.append(tuple(Document("", body, "", seen) for body, seen in shown))
-    return _asked(cells, Query("", text, images), *sides)
+    return _graded(cells, Query("", text, images), *sides)
 
 
 def _conversation(cells: _Cells, at: str, messages: Any, pictures: Any) -> tuple[str, tuple[str, ...]]:
@@ -255,6 +279,18 @@ def _conversation(cells: _Cells, at: str, messages: Any, pictures: Any) -> tuple
     if not text and not images:
         raise row.error(at, "no text and no picture", "give one of them")
     return text, images
+
+
+def _graded(cells: _Cells, query: Query, answers: tuple[Document, ...], negatives: tuple[Document, ...]) -> Meant:
+    """A label or score of the row says whether its answers are relevant; without one they are."""
+    row = cells.row
+    graded = next((name for name in _GRADES if row.values.get(name) is not None), None)
+    value = (row.numbers(graded) or (0.0,))[0] if graded else 1.0
+    if not 0 <= value <= 1:
+        raise row.error(graded or "", f"{value:g} is not within 0 and 1", "scale it: above 0.5 is relevant")
+    if value <= 0.5 and answers:
+        return Meant(query, (), (*answers, *negatives))
+    return _asked(cells, query, answers, negatives)
 
 
 def _asked(cells: _Cells, query: Query, positives: tuple[Document, ...], negatives: tuple[Document, ...]) -> Meant:

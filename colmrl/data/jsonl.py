@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from colmrl.data.records import Document, Query, Records
 from colmrl.errors import InputError, located
-from colmrl.files import write_whole
+from colmrl.files import absolute, write_whole
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -88,7 +88,7 @@ class Row:
             there = False
         if not there:
             raise self.error(field, f"no such file {str(path)!r}", remedy)
-        return str(path.resolve())
+        return absolute(path)
 
 
 def read_rows(path: str | Path, parse: Callable[[Row], T], strict: bool = True) -> Iterator[T]:

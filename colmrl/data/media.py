@@ -75,10 +75,8 @@ def content_hash(reference: str) -> str:
 def stamp(reference: str) -> tuple[str, int]:
     """A cheap identity, wherever the folder lies: the file's name (and which frame) and its size in bytes.
 
-    Of a row of a table: which row; its bytes are not read, since its document's id is a hash of them already.
+    Of a row of a table: which row, and how many bytes its picture has.
     """
-    if tables.is_reference(reference) and not Path(reference).is_file():
-        return tables.row_name(reference), 0
     return _source(reference).stamp()
 
 
@@ -119,6 +117,8 @@ class _File:
                 yield chunk
 
     def stamp(self) -> tuple[str, int]:
+        if self.held is not None:
+            return tables.row_name(self.path), len(self.held)
         with _located(self.path):
             return Path(self.path).name, Path(self.path).stat().st_size
 

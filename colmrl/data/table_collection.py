@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from colmrl.data.conventions import Convention, Meant, meaning, recognise, tevatron_document
+from colmrl.data.conventions import Convention, Meant, meaning, recognise, tevatron_document, uses
 from colmrl.data.jsonl import Row, skip
 from colmrl.data.media import content_hash, picture_bytes
 from colmrl.data.records import Collection, Document, Examples, Query, Records, Triple
@@ -64,10 +64,12 @@ class _Seen:
     def __init__(self) -> None:
         self.ids: list[str] = []
         self.known: dict[str, int] = {}  # id → hash of what it shows
+        self.named = False  # whether any record has an id of its own
         self.table, self.row, self.slot = array("i"), array("q"), array("i")
 
     def add(self, record: Query | Document, place: tuple[int, int, int], row: Row) -> str:
         """The record's id: its own, or a hash of its content. One that shows something else than before is refused."""
+        self.named |= bool(record.id)
         text = record.body if isinstance(record, Document) else record.text
         name = record.id or content_id(text, record.images)
         shown = hash((text, tuple(map(content_hash, record.images)))) if record.id else 0
@@ -90,6 +92,7 @@ class _Reader:
         self.triples: dict[str, list[Triple]] = {}
         self.qrels: dict[str, dict[str, dict[str, int]]] = {}
         self.counts: Counter[str] = Counter()
+        self.said: list[str] = []
 
     def corpus(self, table: Table) -> None:
         """Documents that the other splits name."""
@@ -102,6 +105,8 @@ class _Reader:
 
     def split(self, name: str, table: Table, convention: Convention) -> None:
         parse = meaning(convention, self.root)
+        unused = [column for column in table.row(0).values if not uses(convention, column)]
+        self.said.append(f"{name}: read as {convention}" + (f", without {', '.join(unused)}" if unused else ""))
         self.tables.append((table, parse))
         self.triples[name], self.qrels[name] = [], {}
         apart: dict[str, list[str]] = defaultdict(list)  # negatives that rows of their own give a query
@@ -168,6 +173,8 @@ class _Reader:
             return replace(asked, id=self.queries.ids[i])
 
         queries, documents = Records(self.queries.ids, query), Records(self.documents.ids, document)
+        by_content = not (self.queries.named or self.documents.named)
+        itself = {name: name for name in self.queries.ids if by_content and name in self.documents.known}
         examples = {split: Examples(queries, documents, triples) for split, triples in self.triples.items()}
         for done in (self.triples, self.queries.known, self.documents.known):
             done.clear()  # the records hold on to this reader, and need none of these
@@ -177,7 +184,8 @@ class _Reader:
             queries=queries,
             qrels=self.qrels,
             examples=examples,
-            notes=tuple(f"{value} {name}" for name, value in self.counts.items() if value),
+            itself=itself,
+            notes=(*self.said, *(f"{value} {name}" for name, value in self.counts.items() if value)),
         )
 
     def _read(self, seen: _Seen, i: int) -> Meant:

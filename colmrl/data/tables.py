@@ -17,10 +17,10 @@ from typing import Any, TypeGuard
 
 from colmrl.data.jsonl import IndexedLines, Row, indexed_lines
 from colmrl.errors import InputError
-from colmrl.files import write_whole
+from colmrl.files import absolute, write_whole
 
 _REFERENCE = re.compile(r"(?P<source>.+)/(?P<split>[^/]+)/doc_(?P<row>\d+)\.png(?:#(?P<at>.+))?")
-_SHARD = re.compile(r"-\d+-of-\d+$")
+_SHARD = re.compile(r"[-_.](?P<number>\d+)(-of-(?P<all>\d+))?$")
 _KINDS = (".parquet", ".arrow", ".csv")
 _SPLITS = {"train", "test", "validation", "valid", "val", "dev"}
 
@@ -74,26 +74,47 @@ def open_tables(source: str, strict: bool = True) -> Mapping[str, Table]:
     A folder's JSON-lines files are splits by their names; of other files `datasets` says which split they are.
     """
     path = Path(source)
-    if path.suffix in (".jsonl", ".json") and path.is_file():
-        return {path.stem if path.stem in _SPLITS else "train": indexed_lines([path], strict)}
-    lines = _splits(path, ".jsonl")
-    if lines:
-        return {split: indexed_lines([Path(file) for file in files], strict) for split, files in lines.items()}
-    return _load(source, path)
+    if path.is_file() and (path.suffix == ".jsonl" or (path.suffix == ".json" and not _is_array(path))):
+        return {_split_of(path): indexed_lines([path], strict)}
+    kind, splits = _splits(path)
+    if kind == ".jsonl":
+        return {split: indexed_lines([Path(file) for file in files], strict) for split, files in splits.items()}
+    return _load(source, path, kind, splits)
 
 
-def _splits(folder: Path, suffix: str) -> dict[str, list[str]]:
-    """Split → its files, of a folder (or its folder `data`): the files' names without shard numbers are splits; a
-    single one of another name is "train"."""
+def _splits(folder: Path) -> tuple[str, dict[str, list[str]]]:
+    """The kind of a folder's (or its folder `data`'s) tables, and split → files: their names without shard numbers are
+    splits; a single one of another name is "train". Raises InputError for several kinds, and for a missing shard.
+    """
+    kinds = [kind for kind in (".jsonl", *_KINDS) if any(folder.glob(f"*{kind}")) or any(folder.glob(f"data/*{kind}"))]
+    if len(kinds) > 1:
+        raise InputError(f"{folder}: holds {' and '.join(kinds)}: name the file, or take one kind away")
+    kind = kinds[0] if kinds else ""
     found: dict[str, list[str]] = {}
-    for file in sorted([*folder.glob(f"*{suffix}"), *folder.glob(f"data/*{suffix}")]):
-        found.setdefault(_SHARD.sub("", file.stem), []).append(str(file))
+    shards: dict[tuple[str, str], set[int]] = {}
+    for file in sorted([*folder.glob(f"*{kind}"), *folder.glob(f"data/*{kind}")]) if kind else ():
+        split, shard = _SHARD.sub("", file.stem), _SHARD.search(file.stem)
+        found.setdefault(split, []).append(str(file))
+        if shard and shard["all"]:
+            shards.setdefault((split, shard["all"]), set()).add(int(shard["number"]))
+    for (split, count), numbers in shards.items():
+        if missing := sorted(set(range(int(count))) - numbers):
+            raise InputError(f"{folder}: split {split!r}: shard {missing[0]} of {count} is missing: fetch it")
     if len(found) == 1 and not _SPLITS & set(found):
-        return {"train": next(iter(found.values()))}
-    return found
+        found = {"train": next(iter(found.values()))}
+    return kind, found
 
 
-def _load(source: str, path: Path) -> dict[str, Table]:
+def _split_of(file: Path) -> str:
+    return file.stem if file.stem in _SPLITS else "train"
+
+
+def _is_array(file: Path) -> bool:
+    with file.open("rb") as start:
+        return start.read(64).lstrip().startswith(b"[")
+
+
+def _load(source: str, path: Path, kind: str, files: dict[str, list[str]]) -> dict[str, Table]:
     import datasets
     import pyarrow
     from datasets import config as datasets_config
@@ -105,19 +126,18 @@ def _load(source: str, path: Path) -> dict[str, Table]:
         if path.is_dir() and ((path / "dataset_dict.json").is_file() or (path / "state.json").is_file()):
             loaded: Any = datasets.load_from_disk(source)
         elif path.is_file():
-            if path.suffix not in _KINDS:
-                raise InputError(f"{source}: no table that can be read: give {', '.join(_KINDS)} or .jsonl")
-            loaded = _files(path.suffix[1:], [source])
-        elif found := next(((kind[1:], some) for kind in _KINDS if (some := _splits(path, kind))), None):
-            loaded = {  # each for itself: splits need not have the same columns
-                split: _files(found[0], files) for split, files in found[1].items()
-            }
+            if path.suffix not in (*_KINDS, ".json"):
+                raise InputError(f"{source}: no table that can be read: give {', '.join(_KINDS)}, .json or .jsonl")
+            loaded = {_split_of(path): _files(path.suffix[1:], [source])}
+        elif kind:  # each split for itself: they need not have the same columns
+            loaded = {split: _files(kind[1:], some) for split, some in files.items()}
         else:
             loaded = datasets.load_dataset(name, subset or None)
     except InputError:
         raise
     except Exception as error:  # whatever a damaged file or the hub's client raises: of no common class
-        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        cause = error.__cause__ or error.__context__ or error  # what a builder wraps says less
+        reason = str(cause).strip().splitlines()[0][:300] if str(cause).strip() else type(cause).__name__
         where = "cannot be read as a table" if path.exists() else "no such folder, and not to be had from the hub"
         raise InputError(f"{source}: {where} ({reason}): check data.path") from None
     pyarrow.default_memory_pool().release_unused()  # what converting parquet to a memory map has left behind
@@ -184,8 +204,8 @@ def check_reference(name: str, root: Path) -> str:
     source, split, row = match["source"], match["split"], int(match["row"])
     local = root / source
     if local.exists():
-        name = str(local.resolve()) + name[len(source) :]
-        source = str(local.resolve())
+        name = absolute(local) + name[len(source) :]
+        source = absolute(local)
     tables = open_tables(source)
     if split not in tables:
         raise InputError(f"{name}: no split {split!r}: {source} has {', '.join(tables)}")

@@ -56,7 +56,7 @@ def write_triples(
         if not document.images:
             return document.body
         image = Path(document.images[0])
-        base = Path(root).resolve()
+        base = Path(root).absolute()
         return str(image.relative_to(base)) if image.is_relative_to(base) else str(image)
 
     return write_rows(

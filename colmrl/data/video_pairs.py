@@ -103,11 +103,9 @@ def _filled(template: str, row: Row) -> str:
     lines = []
     for line in template.split("\n"):
         names = _FIELD.findall(line)
-        values = [row.text(name, "").strip() for name in names]
-        if not names or any(values):
-            for name, value in zip(names, values, strict=True):
-                line = line.replace(f"{{{name}}}", value, 1)
-            lines.append(line.rstrip())
+        values = {name: row.text(name, "").strip() for name in names}
+        if not names or any(values.values()):
+            lines.append(_FIELD.sub(lambda match, values=values: values[match[1]], line).rstrip())
     return "\n".join(lines).strip()
 
 

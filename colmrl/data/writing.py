@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from colmrl.data.media import open_image, picture_bytes, picture_size
-from colmrl.files import write_whole
+from colmrl.files import absolute, write_whole
 
 JPEG_QUALITY = 90
 
@@ -24,21 +24,25 @@ class Pictures:
         """A path relative to the folder's parent for what is written, an absolute one for what lies elsewhere."""
         small = self.max_pixels is not None and _area(reference) > self.max_pixels
         if Path(reference).is_file() and not small:
-            return str(Path(reference).resolve())
+            return absolute(reference)
         name = hashlib.sha256(f"{reference} {self.max_pixels if small else ''}".encode()).hexdigest()[:24]
-        path = self.folder / f"{name}.{'jpg' if small else 'png'}"
+        held = b"" if small else encoded(reference)
+        path = self.folder / f"{name}.{'jpg' if small else _suffix(held)}"
         if not path.is_file():  # an earlier, interrupted run may have written it
-            write_whole(path, lambda partial: partial.write_bytes(self._encoded(reference, small)))
+            write_whole(path, lambda partial: partial.write_bytes(held or self._smaller(reference)))
         return str(path.relative_to(self.folder.parent))
 
-    def _encoded(self, reference: str, small: bool) -> bytes:
-        if not small:
-            return encoded(reference)
+    def _smaller(self, reference: str) -> bytes:
         image, held = open_image(reference, self.max_pixels), io.BytesIO()
         ratio = ((self.max_pixels or 0) / (image.width * image.height)) ** 0.5
         size = max(1, int(image.width * ratio)), max(1, int(image.height * ratio))
         (image.resize(size) if ratio < 1 else image).save(held, "JPEG", quality=JPEG_QUALITY)
         return held.getvalue()
+
+
+def _suffix(held: bytes) -> str:
+    known = {b"\xff\xd8": "jpg", b"GIF8": "gif", b"RIFF": "webp", b"BM": "bmp", b"II*\0": "tif", b"MM\0*": "tif"}
+    return next((suffix for start, suffix in known.items() if held.startswith(start)), "png")
 
 
 def encoded(reference: str) -> bytes:

@@ -285,7 +285,7 @@ def _missing(items: list[str], products: Mapping[str, _Product], path: Path, cou
         raise InputError(f"{path}: has none of the {len(items)} items: give the product data of the same release")
     if without_meta or without_text:
         log.warning("%d items without text show their id", len(without_meta) + len(without_text))
-    remedy = "its text is its id: add it there and prepare again"
+    remedy = "its text is its id: add it there and prepare into another --out"
     return [f"item {item}: no line in {path}: {remedy}" for item in without_meta] + [
         f"item {item}: neither title nor description in {path}: {remedy}" for item in without_text
     ]

@@ -1,6 +1,7 @@
 """Data in any format → the BEIR layout, or a column convention, in a new folder with a manifest."""
 
 import logging
+import shutil
 from pathlib import Path
 from typing import get_args
 
@@ -9,6 +10,7 @@ from colmrl.configure import to_dict
 from colmrl.data.convention_rows import write_convention
 from colmrl.data.conventions import Convention
 from colmrl.data.convert import with_fields, write_beir
+from colmrl.data.fingerprint import content_hash
 from colmrl.data.reading import read_collection
 from colmrl.errors import InputError
 from colmrl.inputs import write_inputs
@@ -29,16 +31,23 @@ def convert(
     if max_pixels is not None and to != "beir":
         raise InputError("--max-pixels: for --to beir only; the others keep pictures as they are")
     config = write_inputs(config)
+    collection = with_fields(read_collection(config.data.path, config.data, config.show), fields)
+    content = [content_hash(collection.documents), content_hash(collection.queries)]
     said = {section: to_dict(config)[section] for section in ("data", "show")}
-    folder = PreparedFolder(Path(out), to, {**said, "fields": list(fields), "max_pixels": max_pixels})
+    settings = {**said, "fields": list(fields), "max_pixels": max_pixels, "content": content}
+    folder, new = PreparedFolder(Path(out), to, settings), not Path(out).exists()
     if not folder.start():
         log.info("%s: is whole already", out)
         return folder.path
-    collection = with_fields(read_collection(config.data.path, config.data, config.show), fields)
-    if to == "beir":
-        counts = write_beir(collection, folder.path, max_pixels)
-    else:
-        counts = write_convention(collection, to, folder.path)  # pyright: ignore[reportArgumentType]
+    try:
+        if to == "beir":
+            counts = write_beir(collection, folder.path, max_pixels)
+        else:
+            counts = write_convention(collection, to, folder.path)  # pyright: ignore[reportArgumentType]
+    except InputError:  # what is asked for cannot be: the next try will be another
+        if new:
+            shutil.rmtree(folder.path)
+        raise
     folder.finish(counts, notes=collection.notes)
     log.info("%s: %s", out, ", ".join(f"{value} {name}" for name, value in counts.items()))
     return folder.path

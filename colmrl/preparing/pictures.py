@@ -126,7 +126,7 @@ def item_pictures(
     counts["pictures"] = {"there": len(result.paths), "missing": len(result.problems)}
     if result.problems:
         log.warning("%d of %d items have no picture; manifest.json says why", len(result.problems), len(items))
-    remedy = "shown without: put it into a folder of pictures and prepare again"
+    remedy = "shown without: put it into a folder and prepare into another --out with --images"
     problems += [f"item {item}: picture: {why}: {remedy}" for item, why in result.problems.items()]
     return result.paths
 

@@ -82,7 +82,9 @@ def test_records_to_a_convention_and_back_are_the_same(tmp_path, convention, kin
     assert [shown(e) for e in back.train_on("train")] == [shown(e) for e in made.train_on("train")]
     if convention == "tevatron":  # the one that carries ids
         assert list(back.train_on("train").triples()) == list(made.train_on("train").triples())
-    assert (len(back.queries) == 8 and back.notes == ()) or "seen again" in " ".join(back.notes)
+    assert len(back.queries) == 8 and back.notes[0] == f"train: read as {convention}"
+    if convention == "query-image" or (convention == "tevatron" and kind != "text"):
+        assert len(back.documents) == 16  # those that no example shows too
 
 
 def test_the_beir_layout_holds_everything(tmp_path):
@@ -181,9 +183,75 @@ def test_the_same_page_asked_for_twice_is_one_document_with_two_queries(tmp_path
     qrels = {"train": {"q0": {"d0": 1}, "q1": {"d0": 1}, "q2": {"d2": 1}}}
     write_convention(Collection("x", made.documents, made.queries, qrels), "query-image", tmp_path / "out")
     back = read(tmp_path / "out")
-    assert len(back.documents) == 2 and len(back.queries) == 3
+    assert len(back.documents) == 16 and len(back.queries) == 3
     assert len({name for grades in back.judged("train").values() for name in grades}) == 2
     assert "1 documents seen again" in back.notes
+
+
+def test_a_picture_beside_an_answer_is_what_the_query_asks_for_and_other_columns_are_said(tmp_path):
+    """The columns of vidore/colpali_train_set: its answers are texts about the page, not what is searched."""
+    Image.new("RGB", (4, 4)).save(tmp_path / "p.png")
+    row = {"image": "p.png", "image_filename": "p", "query": "x", "answer": "forty", "source": "pdf"}
+    made = read(lines(tmp_path / "t.jsonl", row))
+    assert made.documents[0].images and not made.documents[0].body
+    assert made.notes[0] == "train: read as query-image, without image_filename, answer, source"
+
+
+def test_a_label_of_ms_swift_says_whether_its_answer_is_one(tmp_path):
+    rows = [{"query": "a", "response": "good", "label": 1.0}, {"query": "a", "response": "bad", "label": 0.0}]
+    (example,) = read(lines(tmp_path / "t.jsonl", *rows)).train_on("train")
+    assert (example.positive.body, [n.body for n in example.negatives]) == ("good", ["bad"])
+
+
+def test_a_text_that_asks_and_answers_is_no_answer_to_itself(tmp_path):
+    made = read(lines(tmp_path / "t.jsonl", {"anchor": "a", "positive": "b"}, {"anchor": "b", "positive": "a"}))
+    found = {made.queries.named(q).text: made.documents.named(d).text for q, d in made.itself.items()}
+    assert found == {"a": "a", "b": "b"}
+
+
+def test_what_a_convention_cannot_hold_is_counted(tmp_path):
+    made = collection(tmp_path, "text", negatives=0)
+    qrels = {"train": {"q0": {"d0": 2, "d1": 0}, "q1": {"d1": 1}}}
+    made = Collection("x", made.documents, made.queries, qrels, top_ranked={"train": {"q0": ("d0",)}})
+    assert write_convention(made, "triples", tmp_path / "out") == {
+        "documents in no example LEFT OUT": 14,
+        "queries without a relevant document LEFT OUT": 6,
+        "grades other than 1 LEFT OUT": 2,
+        "lists to rerank LEFT OUT": 1,
+        "rows in train": 2,
+    }
+    for text, convention in (("logo.png", "triples"), ("an <image> tag", "ms-swift")):
+        documents = Records.of([Document("d0", text)])
+        one = Collection("x", documents, made.queries, {"train": {"q0": {"d0": 1}}})
+        with pytest.raises(InputError, match=r"document 'd0': .* cannot hold"):
+            write_convention(one, convention, tmp_path / convention)
+
+
+def test_a_folder_whose_files_are_not_clear_is_refused(tmp_path):
+    import datasets
+
+    table, folder = datasets.Dataset.from_list([{"anchor": "a", "positive": "b"}]), tmp_path / "f"
+    for place in (folder, tmp_path / "s"):
+        place.mkdir()
+    for number in (0, 1):
+        table.to_parquet(folder / f"part-{number}.parquet")
+    assert len(read(folder).train_on("train")) == 2  # numbers are no splits
+    lines(folder / "notes.jsonl", {"a": 1})
+    with pytest.raises(InputError, match=r"holds \.jsonl and \.parquet: name the file"):
+        read(folder)
+    table.to_parquet(tmp_path / "s/train-00000-of-00002.parquet")
+    with pytest.raises(InputError, match=r"split 'train': shard 1 of 00002 is missing"):
+        read(tmp_path / "s")
+    (tmp_path / "test.json").write_text(json.dumps([{"anchor": "a", "positive": "b"}]))
+    assert list(read(tmp_path / "test.json").qrels) == ["test"]
+
+
+def test_a_linked_picture_stays_one_whatever_it_is_linked_to(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "blob", "PNG")
+    (tmp_path / "p.png").symlink_to(tmp_path / "blob")
+    made = read(lines(tmp_path / "t.jsonl", {"query": "a", "pos": "p.png", "negs": []}))
+    write_convention(made, "triples", tmp_path / "out")
+    assert read(tmp_path / "out").documents[0].images == (str(tmp_path / "p.png"),)
 
 
 def test_a_page_without_a_query_stays_in_the_corpus(tmp_path):
@@ -192,7 +260,7 @@ def test_a_page_without_a_query_stays_in_the_corpus(tmp_path):
     rows = [{"query": "x", "image": "a.png"}, {"query": None, "image": "b.png"}]
     made = read(lines(tmp_path / "t.jsonl", *rows))
     assert len(made.documents) == 2 and len(made.queries) == 1
-    assert made.notes == ("1 documents that nobody asked for",)
+    assert made.notes == ("train: read as query-image", "1 documents that nobody asked for")
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "arrow", "jsonl"])
@@ -356,3 +424,20 @@ def test_no_file_whatsoever_gives_a_traceback(tmp_path_factory, rows):
             read_tables(str(file), convention, None)
         except InputError as error:
             assert "t.jsonl" in str(error)
+
+
+def test_the_stamp_of_a_picture_in_a_table_changes_with_it(tmp_path):
+    """What a store was encoded from is told by stamps: the same docid with another picture must not pass for it."""
+    from colmrl.data.media import stamp
+
+    made = []
+    for size in (6, 60):
+        for old in (tmp_path / "out").rglob("*.parquet"):
+            old.unlink()
+        Image.effect_noise((size, size), 50).convert("RGB").save(tmp_path / "p.png")
+        one = Records.of([Document("d0", images=(str(tmp_path / "p.png"),))])
+        asked = Records.of([Query("q0", "x")])
+        write_convention(Collection("x", one, asked, {"train": {"q0": {"d0": 1}}}), "tevatron", tmp_path / "out")
+        document = read(tmp_path / "out").documents[0]
+        made.append((document.id, stamp(document.images[0])))
+    assert made[0][0] == made[1][0] == "d0" and made[0][1] != made[1][1]

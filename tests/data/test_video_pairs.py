@@ -99,6 +99,13 @@ def test_a_bad_line_is_said_with_file_line_and_field(folder, file, row, says):
     assert len(read_video_pairs(folder, TEMPLATE, 4, strict=False).documents) == 3
 
 
+def test_braces_in_a_field_are_left_as_they_are(folder):
+    meta = [{"video_id": "v1", "title": "a {caption} tag", "caption": "c"}, {"video_id": "v2", "asr": "x"}]
+    lines(folder / "video_meta.jsonl", *meta)
+    made = read_video_pairs(folder, "{title} - {caption}\n{asr}", 4)
+    assert made.documents[0].text == "a {caption} tag - c"
+
+
 def test_a_template_with_an_unknown_field_is_said(folder):
     with pytest.raises(InputError, match=r"show\.video_template: \{plot\}: no such field: choose from title, caption"):
         read_video_pairs(folder, "{plot}", 4)

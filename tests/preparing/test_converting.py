@@ -43,15 +43,15 @@ def test_a_conversion_that_was_interrupted_goes_on_and_gives_the_same(qilin, tmp
     assert run("prepare", "qilin", qilin, "--out", whole, "--max-pixels", 1000).exit_code == 0
     from colmrl.data import writing
 
-    real, left = writing.Pictures._encoded, [7]
+    real, left = writing.Pictures._smaller, [7]
 
-    def stop(self, reference, small):
+    def stop(self, reference):
         left[0] -= 1
         if left[0] < 0:
             raise KeyboardInterrupt
-        return real(self, reference, small)
+        return real(self, reference)
 
-    monkeypatch.setattr(writing.Pictures, "_encoded", stop)
+    monkeypatch.setattr(writing.Pictures, "_smaller", stop)
     assert run("prepare", "qilin", qilin, "--out", cut, "--max-pixels", 1000).exit_code != 0
     assert not json.loads((cut / "manifest.json").read_text())["finished"] and not (cut / "corpus.jsonl").exists()
     left[0] = 33  # of 40: what is written is not written again
@@ -61,6 +61,19 @@ def test_a_conversion_that_was_interrupted_goes_on_and_gives_the_same(qilin, tmp
     assert "is whole already" in run("prepare", "qilin", qilin, "--out", cut, "--max-pixels", 1000).output
     refused = run("prepare", "qilin", qilin, "--out", cut, "--max-pixels", 500)
     assert refused.exit_code == 2 and "was begun with other max_pixels (1000, now 500)" in refused.output
+
+
+def test_a_source_that_changed_is_not_taken_for_what_was_converted(tmp_path):
+    source, out = tmp_path / "s.jsonl", tmp_path / "out"
+    source.write_text('{"anchor": "a", "positive": "b"}\n')
+    assert run("convert", source, "--out", out).exit_code == 0
+    source.write_text('{"anchor": "a", "positive": "c"}\n')
+    open_tables.cache_clear()
+    refused = run("convert", source, "--out", out)
+    assert refused.exit_code == 2 and "was begun with other content" in refused.output
+    for _ in range(2):  # a try that cannot be leaves nothing in the way of the next
+        assert run("convert", source, "--to", "query-image", "--out", tmp_path / "q").exit_code == 2
+    assert run("convert", source, "--to", "triples", "--out", tmp_path / "q").exit_code == 0
 
 
 def test_a_folder_that_is_not_whole_is_not_read(qilin, tmp_path):
