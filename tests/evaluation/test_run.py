@@ -3,6 +3,7 @@ import shutil
 import pytest
 from conftest import search_store
 
+from colmrl.encoding import encode
 from colmrl.errors import InputError
 from colmrl.evaluation.report import by_view, markdown_table, pareto, table_lines, write_report
 from colmrl.evaluation.run import judge, read_results, write_results
@@ -71,3 +72,14 @@ def test_results_and_report_hold_every_number_and_where_it_came_from(config, sto
 def test_the_named_points_are_those_that_nothing_cheaper_beats():
     points = [(16.0, 0.5, "a"), (64.0, 0.4, "b"), (64.0, 0.7, "c"), (128.0, 0.7, "d"), (256.0, 0.8, "e")]
     assert [name for *_, name in pareto(points)] == ["a", "c", "e"]
+
+
+def test_a_query_is_no_answer_to_itself(settings, checkpoint, tmp_path):
+    """Two texts, each the other's answer: without the query itself only the right one is left to be found."""
+    (tmp_path / "pairs.jsonl").write_text(
+        '{"anchor": "red circle", "positive": "blue ring"}\n{"anchor": "blue ring", "positive": "red circle"}\n'
+    )
+    config = settings(tmp_path, f"data.path={tmp_path}/pairs.jsonl", "data.eval_split=train")
+    store = encode(config, checkpoint, config.data.path, tmp_path / "store")
+    rows = judge(config, store, parse_views("single@128,multi@64"))
+    assert [row["value"] for row in rows if row["metric"] == "recall_at_1"] == [1.0, 1.0]
