@@ -53,6 +53,14 @@ def new_folder(write: Callable[Concatenate[Path, P], object]) -> Callable[Concat
     return run
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that no file can have (too long, with a null byte) is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def absolute(path: str | Path) -> str:
     """The absolute path without "..", links left as they are: a link's own suffix tells what it is."""
     return os.path.abspath(path)  # noqa: PTH100

@@ -22,10 +22,9 @@ from colmrl.checking.findings import (
 from colmrl.checking.measuring import NAMED, Faults, TokenCounter, language_parameters, measure
 from colmrl.checking.sheet import contact_sheet, draw_rows
 from colmrl.config import Config
-from colmrl.data.reading import read_collection
-from colmrl.data.records import Collection, Examples
-from colmrl.data.table_collection import read_tables
-from colmrl.data.triples import has_ids, read_triples
+from colmrl.data.reading import read_collection, training_collection
+from colmrl.data.records import Collection
+from colmrl.data.triples import has_ids
 from colmrl.errors import InputError
 from colmrl.files import write_text, write_whole
 from colmrl.inputs import write_inputs
@@ -85,18 +84,12 @@ _Use = tuple[str, str]  # the name of a data set, and the split of it
 def _read(config: Config) -> tuple[dict[str, Collection], _Use, _Use]:
     """Data sets by the setting that names them; what is trained on, and what is judged on."""
     data, named = config.data, dict[str, Collection]()
-    train, test = ("data.path", data.train_split), ("data.path", data.eval_split)
-    mined = bool(data.triples) and has_ids(data.triples)
-    if data.path or not data.triples:
+    trained, split = training_collection(data, config.show)
+    train = ("data.triples" if data.triples and not has_ids(data.triples) else "data.path", split)
+    test = ("data.path", data.eval_split)
+    if train[0] == "data.triples" and data.path:
         named["data.path"] = read_collection(data.path, data, config.show)
-    if data.triples and not mined:
-        table = read_tables(data.triples, "triples", data.root or data.path or None, data.strict)
-        named["data.triples"], train = table, ("data.triples", next(iter(table.qrels)))
-    elif data.triples:
-        there = named["data.path"]
-        triples = read_triples(data.triples, there.queries.position, there.documents.position, data.strict)
-        examples = {**there.examples, data.train_split: Examples(there.queries, there.documents, triples)}
-        named["data.path"] = dataclasses.replace(there, examples=examples)
+    named[train[0]] = trained
     if data.eval_path and data.eval_path != data.path:
         named["data.eval_path"] = read_collection(data.eval_path, data, config.show)
         test = ("data.eval_path", data.eval_split)

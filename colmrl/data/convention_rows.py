@@ -65,21 +65,19 @@ def _left_out(collection: Collection, convention: Convention, shape: "_Shape", c
         judged = collection.judged(split).values()
         graded += sum(grade != 1 for grades in judged for grade in grades.values())
     unasked = [position for position, seen in enumerate(shown) if not seen]
+    keeps_all = convention == "query-image" or (convention == "tevatron" and shape.pictures)
     lost = {
-        "documents in no example": 0 if convention == "query-image" else len(unasked),
+        "documents in no example": 0 if keeps_all else len(unasked),
         "queries without a relevant document": len(collection.queries) - len(asked),
         "grades other than 1": graded,
         "lists to rerank": sum(len(collection.top_ranked[split]) for split in collection.top_ranked),
     }
-    if convention == "tevatron" and shape.pictures:
-        lost["documents in no example"] = 0
     counts.update({f"{name} LEFT OUT": value for name, value in lost.items() if value})
     return unasked
 
 
-Kind = Literal[
-    "text", "image", "both"
-]  # what each record of a side shows; both: also where some show the one, some the other
+# What each record of a side shows; both: also where some show the one, some the other.
+Kind = Literal["text", "image", "both"]
 
 
 @dataclass(frozen=True)

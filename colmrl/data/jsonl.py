@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from colmrl.data.records import Document, Query, Records
 from colmrl.errors import InputError, located
-from colmrl.files import absolute, write_whole
+from colmrl.files import absolute, is_file, write_whole
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -82,11 +82,7 @@ class Row:
     def picture(self, field: str, name: str, root: Path, remedy: str) -> str:
         """The absolute path of a picture named relative to `root`, or absolutely; it must exist."""
         path = root / name
-        try:
-            there = path.is_file()
-        except (OSError, ValueError):  # a name longer than any file's, or with a null byte
-            there = False
-        if not there:
+        if not is_file(path):
             raise self.error(field, f"no such file {str(path)!r}", remedy)
         return absolute(path)
 

@@ -31,6 +31,7 @@ from colmrl.data.qilin_rows import (
 from colmrl.data.records import Collection, Document, Examples, Query, Records, Splits, Triple
 from colmrl.data.tables import ArrowTable, Table, TableRow, open_tables
 from colmrl.errors import InputError
+from colmrl.files import is_file
 
 _WRITTEN, _NAMED, _THERE = 1, 2, 4  # of a note: it has a text; it names a cover; the cover is there
 
@@ -150,7 +151,7 @@ def _read_notes(table: Table, root: Path, strict: bool) -> tuple[Records[Documen
         seen.add(name)
         ids.append(name)
         rows.append(index)
-        there = bool(picture) and _is_file(root / picture)
+        there = bool(picture) and is_file(root / picture)
         states.append(written * _WRITTEN | bool(picture) * _NAMED | there * _THERE)
 
     bad = _each(_columns(table, NOTE_COLUMNS), keep, strict)
@@ -177,13 +178,6 @@ def _read_notes(table: Table, root: Path, strict: bool) -> tuple[Records[Documen
         others = "nor is any other" if none else "others are"
         notes.append(f"notes: {text_alone} covers are not under {root}, {others}: these documents are text alone")
     return Records([ids[i] for i in kept], read), notes
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name that is too long for the file system
-        return False
 
 
 @dataclass

@@ -2,12 +2,13 @@
 
 import functools
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from colmrl.config import DataConfig, ShowConfig
 from colmrl.data.beir import read_beir
 from colmrl.data.qilin import read_qilin
-from colmrl.data.records import Collection, Examples, relevant
+from colmrl.data.records import Collection, Examples, Splits, relevant
 from colmrl.data.sequences import read_sequences
 from colmrl.data.table_collection import read_tables
 from colmrl.data.triples import has_ids, read_triples
@@ -61,23 +62,30 @@ def read_training(data: DataConfig, show: ShowConfig = _AS_IT_IS) -> tuple[Examp
 
     From `data.triples` where it is given (with ids: of `data.path`'s records), else from `data.path`.
     """
-    split, mined = data.train_split, bool(data.triples) and has_ids(data.triples)
-    if data.triples and not mined:
-        collection = read_tables(data.triples, "triples", data.root or data.path or None, data.strict)
-        split = next(iter(collection.qrels))
-    else:
-        collection = read_collection(data.path, data, show)
+    collection, split = training_collection(data, show)
     positives = _known_answers(collection, split)
-    if data.triples and mined:
-        queries, documents = collection.queries, collection.documents
-        triples = read_triples(data.triples, queries.position, documents.position, data.strict)
-        examples = Examples(queries, documents, triples)
-    else:
-        examples = collection.train_on(split)
+    examples = collection.train_on(split)
     if not examples:
         remedy = "write one triple a line" if data.triples else "give qrels with a score above 0"
         raise InputError(f"{data.triples or data.path}: no training examples: {remedy}")
     return examples, positives
+
+
+def training_collection(data: DataConfig, show: ShowConfig = _AS_IT_IS) -> tuple[Collection, str]:
+    """What is trained on, and the split of it: triples without ids alone; else `data.path`, with the examples of the
+    mined triples where they are given."""
+    split = data.train_split
+    if data.triples and not has_ids(data.triples):
+        collection = read_tables(data.triples, "triples", data.root or data.path or None, data.strict)
+        return collection, next(iter(collection.qrels))
+    collection = read_collection(data.path, data, show)
+    if not data.triples:
+        return collection, split
+    queries, documents, own = collection.queries, collection.documents, collection.examples
+    triples = read_triples(data.triples, queries.position, documents.position, data.strict)
+    mined = Examples(queries, documents, triples)
+    examples = Splits({**dict.fromkeys(own), split: None}, lambda name: mined if name == split else own[name])
+    return replace(collection, examples=examples), split
 
 
 def _known_answers(collection: Collection, split: str) -> dict[str, set[str]]:

@@ -16,15 +16,15 @@ from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
-from colmrl.data.jsonl import Row, read_rows
+from colmrl.config import ItemForm
+from colmrl.data.jsonl import Row, read_rows, skip
 from colmrl.data.records import Collection, Document, Query, Records
 from colmrl.errors import InputError, located
 
 log = logging.getLogger(__name__)
 
-ItemForm = Literal["text", "raw_image", "caption", "semantic_summary", "semantic_summary_small"]
 INSTRUCTION = "Which item comes next? Items so far, newest first:"  # so that what is too long loses the oldest
 
 
@@ -142,11 +142,7 @@ def _read_lines(path: Path, fields: tuple[str, str], parse: Callable[[Row], None
             try:
                 parse(_split(path, number, line, fields))
             except InputError as error:
-                if strict:
-                    raise
-                skipped += 1
-                if skipped <= 3:
-                    log.warning("skipped %s", error)
+                skipped += skip(error, skipped, strict)
     return skipped
 
 

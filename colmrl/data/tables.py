@@ -1,7 +1,7 @@
 """Tables: local parquet, Arrow, CSV and JSON-lines files, and data sets of the hub, a row at a time.
 
-Parquet, Arrow, CSV and the hub go through `datasets`, which memory-maps them; JSON lines are read by their offsets, so
-that what is wrong is said with file and line. Nothing but the row that is asked for is in memory.
+Parquet, Arrow, CSV and the hub are memory maps of `datasets`; JSON lines are read by their offsets, so that what
+is wrong is said with file and line. Nothing but the row that is asked for is in memory.
 
 A picture that lies in a table has a reference of its own, `SOURCE/SPLIT/doc_ROW.png#AT`: the row counted from 0, and
 where in the row, e.g. `neg_target/2`; without AT it is the row's first picture.
@@ -71,7 +71,7 @@ Table = ArrowTable | IndexedLines  # rows of one split
 def open_tables(source: str, strict: bool = True) -> Mapping[str, Table]:
     """Split → table, of a file, a folder, or a data set of the hub (`owner/name`, or `owner/name:config`).
 
-    A folder's JSON-lines files are splits by their names; of other files `datasets` says which split they are.
+    The files of a folder are splits by their names; where none is a table of a known kind, `datasets` says.
     """
     path = Path(source)
     if path.is_file() and (path.suffix == ".jsonl" or (path.suffix == ".json" and not _is_array(path))):
@@ -157,7 +157,7 @@ def _files(kind: str, files: list[str]) -> Any:
 def _memory_map(files: list[str]) -> Any:
     """Parquet files as one Arrow file in `datasets`' cache, written once, some rows in memory at a time.
 
-    `datasets` itself reads a local parquet file ahead without bound: 1.8 GB at 60,000 pages (benchmarks/reading.py).
+    `datasets` itself reads a local parquet file ahead without bound, and its peak grows with the file.
     """
     import pyarrow
     from datasets import Dataset, Features

@@ -13,7 +13,7 @@ from colmrl.errors import InputError
 from colmrl.models.backbone import pixels_used
 
 # A JPEG far larger than the model's budget is decoded at 1/2, 1/4 or 1/8, never below twice what is used in each
-# direction: resizing from there is as good, and five times cheaper (benchmarks/reading.py).
+# direction: resizing from there is as good, and far cheaper (docs/reading.md).
 _OVERSAMPLING = 4  # in pixels
 
 
