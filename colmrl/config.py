@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 
 _STRICT = ConfigDict(extra="forbid")
 Positive = Annotated[int, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
 Dims = tuple[Positive, ...]
 
 
@@ -20,7 +21,9 @@ class ModelConfig:
 
     backbone: str = ""  # a folder, a hub id, or tiny:FAMILY, a small random model that is written first
     tuning: Literal["full", "lora", "frozen"] = "full"
-    dtype: Literal["fp32", "bf16"] = "fp32"  # of the backbone's weights; heads and LoRA stay fp32
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the backbone's weights; heads and LoRA stay fp32
+    attention: Literal["native", "bidirectional"] = "native"  # bidirectional: every token sees all, no causal mask
+    quantization: Literal["4bit", "8bit"] | None = None  # of the frozen base weights (QLoRA); bitsandbytes
     padding_side: Literal["left", "right"] | None = None  # null: the tokenizer's own
     query_prompt: str = "{text}"
     document_prompt: str = "{text}"
@@ -38,6 +41,7 @@ class LoraConfig:
     alpha: Positive = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     targets: str | None = None
+    vision: bool = False  # the vision tower's linear layers too
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -52,17 +56,30 @@ class SingleConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class MultiConfig:
-    """The multi-vector head: a projection of every token, nested dims (none: no such head)."""
+    """The multi-vector head: a projection of every token, nested dims (none: no such head), nested numbers of vectors."""
 
     dims: Dims = (128, 64, 32, 16)
+    budgets: Dims = ()  # a document is also trained pooled to so many vectors, at every dim; all its vectors always
     temperature: Annotated[float, Field(gt=0)] = 0.05
 
 
 @dataclass(frozen=True, config=_STRICT)
 class LossConfig:
-    """Symmetric InfoNCE over all dims of both heads."""
+    """Symmetric InfoNCE at every trained view of both heads, and what is added to it (0: is not)."""
 
     false_negative_margin: float | None = None  # mask what scores above the positive by this; null: mask nothing
+    learn_temperature: bool = False  # from single.temperature and multi.temperature on
+    view_weights: dict[str, Weight] = Field(default_factory=dict)  # of views, e.g. {single@64: 0.5}; not named: 1
+    single_weight: Weight = 1.0
+    multi_weight: Weight = 1.0
+    balance: Literal["fixed", "uncertainty", "gradnorm"] = "fixed"  # of the views: as weighted, or learnt
+    pairwise: Weight = 0.0  # softplus of each hard negative's margin to the positive (ColPali)
+    self_distillation: Weight = 0.0  # KL(single‖multi), the multi head as teacher (jina-embeddings-v4)
+    teacher_kl: Weight = 0.0  # KL from the triples' scores
+    teacher_margin_mse: Weight = 0.0  # squared error of margins to the triples' scores
+    teacher_temperature: Annotated[float, Field(gt=0)] = 1.0  # of the triples' scores in teacher_kl
+    query_query: bool = False  # other queries count as negatives of a query (GTE)
+    document_document: bool = False  # other positives count as negatives of a positive
 
 
 Format = Literal[
@@ -70,6 +87,18 @@ Format = Literal[
     "query-image", "sentence-transformers", "colpali", "tevatron", "flagembedding", "ms-swift", "triples",
 ]  # fmt: skip
 ItemForm = Literal["text", "raw_image", "caption", "semantic_summary", "semantic_summary_small"]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class SourceConfig:
+    """One of several data sets that are trained on together; as in section `data`."""
+
+    path: str = ""
+    format: Format | None = None
+    split: str = "train"
+    triples: str | None = None
+    root: str | None = None
+    weight: Annotated[float, Field(gt=0)] | None = None  # share of the batches; null: its number of examples
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -84,6 +113,7 @@ class DataConfig:
     triples: str | None = None  # JSONL with hard negatives; null: pairs from the qrels
     root: str | None = None  # where relative picture paths start; null: the data's own folder
     strict: bool = True  # a bad line is an error; false: skipped, counted and reported
+    sources: tuple[SourceConfig, ...] = ()  # trained on in place of path and triples, every batch from one of them
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -98,21 +128,35 @@ class ShowConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class TrainConfig:
-    """One training run."""
+    """One training run. Sizes are of one process: a step sees `batch_size` × processes × `accumulation` queries."""
 
     init_from: str | None = None  # a colmrl checkpoint to go on from; null: model.backbone
     epochs: Annotated[float, Field(ge=0)] = 1
     max_steps: int = -1  # wins over epochs when ≥ 0
-    batch_size: Positive = 32
+    batch_size: Positive = 32  # queries whose documents are each other's negatives, with those of all processes
+    mini_batch_size: Positive | None = None  # records the model sees at a time, by GradCache; null: the whole batch
+    mini_batch_tokens: Positive | None = None  # the same by tokens, padding counted; records of like length together
+    accumulation: Positive = 1  # batches whose gradients are added up; it does not make more negatives
     negatives: Annotated[int, Field(ge=0)] | None = None  # a query, from triples; null: 1 where they have any
     learning_rate: Annotated[float, Field(gt=0)] = 2e-5
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"  # 8-bit: bitsandbytes
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    max_grad_norm: Weight = 1.0  # gradients are clipped to it; 0: never
+    warmup_steps: Weight = 0  # below 1: of all steps
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # decay of the average that is judged and kept
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     gradient_checkpointing: bool = False
+    compile_heads: bool = False  # torch.compile
+    tower_cache: str | None = None  # a folder for what frozen parts give, computed once; null: computed each step
+    auto_batch: Annotated[float, Field(gt=0, le=1)] | None = None  # of device memory, to find mini_batch_size by
     workers: Annotated[int, Field(ge=0)] = 0  # processes that read and prepare pictures ahead of the model
+    eval_steps: Positive | None = None  # judge on data.eval_path's eval_split; null: never
+    best_metric: str | None = None  # e.g. single@128/ndcg_at_10: the best checkpoint is kept; null: the last
+    patience: Positive | None = None  # evaluations without a better best_metric before training stops
+    report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    profile: Annotated[int, Field(ge=0)] = 0  # steps to profile
     save_steps: Positive = 500
     log_steps: Positive = 10
 
@@ -162,6 +206,7 @@ class Config:
     output: str = "outputs/run"
     device: Literal["cpu", "cuda"] | None = None  # null: cuda where there is one, else cpu
     threads: Positive | None = None  # of a CPU; null: one a core. Another number, another rounding of sums
+    attention_kernel: Literal["sdpa", "flash_attention_2"] = "sdpa"  # flash-attention 2 needs its package and a GPU
     model: ModelConfig = ModelConfig()
     lora: LoraConfig = LoraConfig()
     single: SingleConfig = SingleConfig()

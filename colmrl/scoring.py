@@ -39,6 +39,18 @@ class MultiVectors:
         counts = torch.tensor([0, *[len(item) for item in items]])
         return cls(torch.cat(list(items)), counts.cumsum(0))
 
+    @classmethod
+    def cat(cls, parts: Sequence["MultiVectors"]) -> "MultiVectors":
+        counts = torch.cat([part.counts for part in parts])
+        return cls(torch.cat([part.vectors for part in parts]), F.pad(counts.cumsum(0), (1, 0)))
+
+    def select(self, items: Int[Tensor, " n"]) -> "MultiVectors":
+        """These items, in this order; an item may be asked for more than once."""
+        counts = self.counts[items]
+        offsets = F.pad(counts.cumsum(0), (1, 0))
+        within = torch.arange(int(offsets[-1]), device=items.device) - offsets[:-1].repeat_interleave(counts)
+        return MultiVectors(self.vectors[self.offsets[items].repeat_interleave(counts) + within], offsets)
+
     def unpack(self) -> list[Float[Tensor, "_ h"]]:
         return list(self.vectors.split(self.counts.tolist()))
 

@@ -9,13 +9,13 @@ processor/          tokenizer, image processor, chat template
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -37,6 +37,19 @@ class Embeddings:
 
     single: Float[Tensor, "b h"] | None
     multi: MultiVectors | None
+
+    @classmethod
+    def cat(cls, parts: Sequence["Embeddings"]) -> "Embeddings":
+        singles = [part.single for part in parts if part.single is not None]
+        multis = [part.multi for part in parts if part.multi is not None]
+        return cls(torch.cat(singles) if singles else None, MultiVectors.cat(multis) if multis else None)
+
+    def select(self, places: Int[Tensor, " n"]) -> "Embeddings":
+        """These records, in this order."""
+        return Embeddings(
+            self.single[places] if self.single is not None else None,
+            self.multi.select(places) if self.multi is not None else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -146,7 +159,11 @@ class Retriever(nn.Module):
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Embeddings:
+    def forward(self, *batches: Mapping[str, Tensor]) -> Embeddings:
+        """All records of all batches, in their order; batches may differ in length."""
+        return Embeddings.cat([self._embed(inputs) for inputs in batches])
+
+    def _embed(self, inputs: Mapping[str, Tensor]) -> Embeddings:
         hidden, mask = self.backbone(inputs)
         return Embeddings(
             single=self.single(hidden, mask) if self.single is not None else None,

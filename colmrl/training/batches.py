@@ -1,11 +1,12 @@
 """Examples → batches: which negatives an epoch shows, and which candidates must not count as negatives."""
 
+import hashlib
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from colmrl.data.records import Example, Examples
@@ -33,21 +34,55 @@ class ExampleDataset(Dataset[Example]):
 
 @dataclass(frozen=True)
 class Collator:
-    """A list of examples → {"queries", "documents", "known_positive"}.
+    """A list of examples → one process's batch, every part a tensor (docs/training.md):
 
-    Candidates are the positives in the queries' order, then all explicit negatives; every query sees all of
-    them. `positives`: query id → ids of all documents known to answer it.
+    chunks         model inputs, each of some records, ready for one forward pass
+    order     [r]  where each record stands among the chunks' rows: first the queries, then the candidates
+    queries   []   how many of the records are queries, q; the other d are candidates: the positives in the queries'
+                   order, then all explicit negatives
+    candidates[d]  a key of each candidate's id
+    known     [q k] keys of all candidates known to answer each query, padded with -1
+    negatives [q n] which candidates are a query's own explicit negatives, padded with -1
+    teacher   [q 1+n] the triples' scores of its positive and of those, NaN where there is none
+
+    `positives`: query id → ids of all documents known to answer it. `mini_batch_size`: records a chunk, at most.
     """
 
     inputs: InputBuilder
     positives: Mapping[str, set[str]]
+    mini_batch_size: int | None = None
 
-    def __call__(self, examples: Sequence[Example]) -> dict[str, dict[str, Tensor] | Tensor]:
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
         candidates = [example.positive for example in examples]
         candidates += [negative for example in examples for negative in example.negatives]
-        known = [[c.id in self.positives.get(example.query.id, ()) for c in candidates] for example in examples]
+        queries = [example.query for example in examples]
+        size = self.mini_batch_size or len(candidates)
+        chunks = [self.inputs.queries(queries[i : i + size]) for i in range(0, len(queries), size)]
+        chunks += [self.inputs.documents(candidates[i : i + size]) for i in range(0, len(candidates), size)]
+        known = [sorted(map(key, self.positives.get(query.id, ()))) for query in queries]
+        most = max((len(example.negatives) for example in examples), default=0)
+        negatives, place = torch.full((len(queries), most), -1), len(queries)
+        for i, example in enumerate(examples):
+            negatives[i, : len(example.negatives)] = torch.arange(place, place + len(example.negatives))
+            place += len(example.negatives)
         return {
-            "queries": self.inputs.queries([example.query for example in examples]),
-            "documents": self.inputs.documents(candidates),
-            "known_positive": torch.tensor(known),
+            "chunks": chunks,
+            "order": torch.arange(len(queries) + len(candidates)),
+            "queries": torch.tensor(len(queries)),
+            "candidates": torch.tensor([key(c.id) for c in candidates]),
+            "known": _padded(known),
+            "negatives": negatives,
+            "teacher": torch.full((len(queries), 1 + most), float("nan")),
         }
+
+
+def key(name: str) -> int:
+    """63 bits of an id's hash, the same in every process: what ranks compare instead of texts."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    padded = torch.full((len(rows), max(map(len, rows), default=0)), -1)
+    for i, row in enumerate(rows):
+        padded[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+    return padded
