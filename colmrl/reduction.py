@@ -1,10 +1,13 @@
 """What a view does to vectors: fewer of them (pooling), fewer dims (a prefix, normalised), fewer bits (rounding)."""
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 
+from colmrl.scoring import MultiVectors, truncate
 from colmrl.view import Precision, View
 
 
@@ -16,17 +19,52 @@ def pool_tokens(vectors: Float[np.ndarray, "n h"], budget: int) -> Float[np.ndar
     """
     if len(vectors) <= budget:
         return vectors
-    if budget == 1:
-        labels = np.zeros(len(vectors), dtype=np.int64)
-    else:
-        from scipy.cluster.hierarchy import fcluster, linkage
-
-        labels = fcluster(linkage(vectors.astype(np.float64), method="ward"), budget, criterion="maxclust")
-    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    rank = np.argsort(np.argsort(first))
-    sums = np.zeros((len(first), vectors.shape[1]), dtype=np.float32)
-    np.add.at(sums, rank[inverse], vectors)
+    (labels,) = clusters(vectors, [budget])
+    sums = np.zeros((labels.max() + 1, vectors.shape[1]), dtype=np.float32)
+    np.add.at(sums, labels, vectors)
     return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+
+
+def clusters(vectors: Float[np.ndarray, "n h"], budgets: Sequence[int]) -> list[Int[np.ndarray, " n"]]:
+    """For each budget, which of its Ward clusters every vector belongs to, numbered in the order of their first
+    vectors; one tree for all budgets. Where there are no more vectors than the budget, each is its own.
+    """
+    tree = None
+    found = []
+    for budget in budgets:
+        if budget >= len(vectors):
+            labels = np.arange(len(vectors))
+        elif budget == 1:
+            labels = np.zeros(len(vectors), dtype=np.int64)
+        else:
+            from scipy.cluster.hierarchy import fcluster, linkage
+
+            tree = linkage(vectors.astype(np.float64), method="ward") if tree is None else tree
+            _, first, inverse = np.unique(
+                fcluster(tree, budget, criterion="maxclust"), return_index=True, return_inverse=True
+            )
+            labels = np.argsort(np.argsort(first))[inverse]
+        found.append(labels)
+    return found
+
+
+def pooled(documents: MultiVectors, budgets: Sequence[int]) -> dict[int, MultiVectors]:
+    """Budget → the documents pooled to it as `pool_tokens` does, differentiable: which vectors share a cluster is not
+    learnt, their means are.
+    """
+    if not budgets:
+        return {}
+    on_cpu = documents.vectors.detach().float().cpu().split(documents.counts.tolist())
+    each = [clusters(item.numpy(), budgets) for item in on_cpu]
+    made = {}
+    for i, budget in enumerate(budgets):
+        counts = torch.tensor([int(labels[i].max()) + 1 for labels in each])
+        offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+        places = torch.cat([torch.from_numpy(labels[i]) + start for labels, start in zip(each, offsets, strict=False)])
+        sums = documents.vectors.new_zeros(int(offsets[-1]), documents.vectors.shape[1])
+        sums = sums.index_add(0, places.to(sums.device), documents.vectors)
+        made[budget] = MultiVectors(truncate(sums, sums.shape[1]), offsets.to(documents.offsets.device))
+    return made
 
 
 def as_view(vectors: np.ndarray, view: View) -> Float[np.ndarray, "n dim"]:

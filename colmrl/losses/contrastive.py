@@ -1,41 +1,51 @@
-"""InfoNCE (arXiv:1807.03748) with explicit negatives, in both directions, false negatives masked.
+"""InfoNCE (arXiv:1807.03748) and the pairwise loss of ColPali (arXiv:2407.01449), false negatives masked.
 
-Letters: q queries, d candidates. Candidate i < q is the positive of query i; the rest are explicit negatives.
+One direction a call, one number a row: the caller averages, and turns the matrix for the other direction. Rows are
+queries (or positives), columns all candidates (or all queries) of all processes. Letters: q rows, d columns, n explicit
+negatives.
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
 
 def false_negatives(
-    scores: Float[Tensor, "q d"], known_positive: Bool[Tensor, "q d"], margin: float | None
+    scores: Float[Tensor, "q d"], labels: Int[Tensor, " q"], known: Bool[Tensor, "q d"], margin: float | None
 ) -> Bool[Tensor, "q d"]:
-    """Candidates that must not count as negatives: known positives, and those that score above the query's own
-    positive by `margin` (None: scores are not looked at). A query's own positive is never among them.
+    """Columns that must not count as a row's negatives: known answers, and those that score above the row's own
+    answer by `margin` (None: scores are not looked at). A row's own answer, its label, is never among them.
     """
-    mask = known_positive.clone()
+    mask = known.clone()
     if margin is not None:
-        own = scores.detach().diagonal()  # of the leading square: candidate i is query i's positive
-        mask |= scores.detach() > own[:, None] + margin
-    mask.fill_diagonal_(False)
-    return mask
+        own = scores.detach().gather(1, labels[:, None])
+        mask |= scores.detach() > own + margin
+    return mask.scatter(1, labels[:, None], False)
 
 
 def info_nce(
     scores: Float[Tensor, "q d"],
-    known_positive: Bool[Tensor, "q d"],
-    temperature: float,
-    margin: float | None = None,
-) -> Float[Tensor, ""]:
-    """Symmetric: the mean cross-entropy of each query's positive among the candidates, and of each positive's query
-    among the queries, averaged over the two directions.
+    labels: Int[Tensor, " q"],
+    masked: Bool[Tensor, "q d"],
+    temperature: float | Float[Tensor, ""],
+) -> Float[Tensor, " q"]:
+    """Cross-entropy of each row's own answer among all columns that are not masked."""
+    return F.cross_entropy((scores / temperature).masked_fill(masked, float("-inf")), labels, reduction="none")
+
+
+def pairwise(
+    logits: Float[Tensor, "q d"],
+    labels: Int[Tensor, " q"],
+    masked: Bool[Tensor, "q d"],
+    negatives: Int[Tensor, "q n"],
+) -> Float[Tensor, " q"]:
+    """softplus(negative − positive), the mean over a query's explicit negatives (-1: none); where it has none, of the
+    hardest candidate that is not masked, as ColPali does without mined negatives. `logits`: scores over temperature.
     """
-    labels = torch.arange(len(scores), device=scores.device)
-    mask = false_negatives(scores, known_positive, margin)
-    logits = (scores / temperature).masked_fill(mask, float("-inf"))
-    loss = F.cross_entropy(logits, labels)
-    square = scores[:, : len(scores)].T  # positives × queries
-    mask = false_negatives(square, known_positive[:, : len(scores)].T, margin)
-    return (loss + F.cross_entropy((square / temperature).masked_fill(mask, float("-inf")), labels)) / 2
+    own = logits.gather(1, labels[:, None])
+    there = (negatives >= 0) & ~masked.gather(1, negatives.clamp_min(0))
+    margins = F.softplus(logits.gather(1, negatives.clamp_min(0)) - own)
+    explicit = (margins * there).sum(1) / there.sum(1).clamp_min(1)
+    others = logits.masked_fill(masked.scatter(1, labels[:, None], True), torch.finfo(logits.dtype).min)
+    return torch.where(there.any(1), explicit, F.softplus(others.amax(1) - own[:, 0]))

@@ -20,7 +20,7 @@ from colmrl.models.retriever import Retriever, describe, read_description
 from colmrl.runtime import use_torch
 from colmrl.training.batches import Collator, ExampleDataset
 from colmrl.training.callbacks import Metrics
-from colmrl.training.trainer import RetrieverTrainer, arguments, check_single_process
+from colmrl.training.trainer import RetrieverTrainer, arguments
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,6 @@ def train(config: Config) -> Path:
 
     An interrupted run goes on from its last resume point; a finished one is refused, never overwritten.
     """
-    check_single_process()
     output = Path(config.output)
     checkpoint = output / "checkpoint"
     if checkpoint.exists():
@@ -107,7 +106,7 @@ def _fit(
         model=model,
         args=arguments(config, folder, -(-len(dataset) // config.train.batch_size)),
         train_dataset=dataset,
-        data_collator=Collator(model.inputs, positives),
+        data_collator=Collator(model.inputs, positives, config.train.mini_batch_size),
         callbacks=[metrics],
     )
     trainer.remove_callback(PrinterCallback)

@@ -1,32 +1,96 @@
-"""transformers.Trainer with our loss, our checkpoints and a metrics.jsonl; everything else is the library's."""
+"""transformers.Trainer with our loss, batches and resume points; everything else is the library's."""
 
-import os
+import functools
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
 from colmrl.config import Config
 from colmrl.errors import InputError
-from colmrl.losses.matryoshka import nested_losses, total
 from colmrl.models.retriever import Embeddings
 from colmrl.runtime import use_torch
-from colmrl.scoring import dot, maxsim, truncate
+from colmrl.training.batches import ExampleDataset
+from colmrl.training.gather import processes, rank, sum_over_processes
+from colmrl.training.grad_cache import cached_step, tensors
+from colmrl.training.objective import Objective
+from colmrl.training.pool import make_pool
 
-_WEIGHTS = "trainable.safetensors"
+_WEIGHTS, _OBJECTIVE = "trainable.safetensors", "objective."
 
 
 class RetrieverTrainer(Trainer):
-    """`compute_loss` on both heads; resume points hold what is trained and nothing else."""
+    """The loss of both heads over all processes' candidates, in one pass or by GradCache; resume points hold what is
+    trained and nothing else.
+
+    `on_batch`: called with every batch before its step; `numbers`: what else is in each log.
+    """
+
+    train_dataset: ExampleDataset
 
     def __init__(self, config: Config, **kwargs: Any):
         super().__init__(**kwargs)
         self.config = config
         self.model_accepts_loss_kwargs = False  # ours is a mean over the batch
-        self._losses: dict[str, list[float]] = defaultdict(list)
+        self.objective = Objective(config).to(self.args.device)
+        self.on_batch: list[Callable[[dict[str, Any]], None]] = []
+        self.numbers: list[Callable[[], dict[str, float]]] = []
+        self._losses: dict[str, list[Tensor]] = defaultdict(list)
+        train = config.train
+        self._cached = bool(train.mini_batch_size or train.mini_batch_tokens or train.auto_batch)
+        _check_engine(self, config, self._cached)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Each process draws its own share of every batch, so nothing is left for accelerate to split."""
+        train = self.config.train
+        batches = RetrievalBatches(
+            [len(self.train_dataset)],
+            None,
+            train.batch_size,
+            self.config.seed,
+            rank(),
+            processes(),
+        )
+        return _Loader(
+            self.train_dataset,
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            num_workers=train.workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        for seen in self.on_batch:
+            seen(inputs)
+        if self._cached:
+            loss = self._cached_step(model, inputs)
+        else:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.accelerator.sync_gradients and processes() > 1:
+            for p in self.objective.parameters():  # which DistributedDataParallel does not know
+                if p.grad is not None:
+                    p.grad = sum_over_processes(p.grad) / processes()
+        return loss
+
+    def _cached_step(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+        model.train()
+        inputs = self._prepare_inputs(inputs)
+        return cached_step(
+            model,
+            inputs["chunks"],
+            lambda embedded: self._loss(embedded, inputs) / self.current_gradient_accumulation_steps,
+            self.accelerator.backward,  # scales the loss for fp16; the cached gradient carries the scale on
+            Tensor.backward,
+            functools.partial(self.accelerator.no_sync, model=model),
+        )
 
     def compute_loss(
         self,
@@ -35,18 +99,36 @@ class RetrieverTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        losses = batch_losses(
-            self.config, model(inputs["queries"]), model(inputs["documents"]), inputs["known_positive"]
-        )
+        return self._loss(model(*inputs["chunks"]), inputs)
+
+    def _loss(self, embedded: Embeddings, batch: dict[str, Any]) -> Tensor:
+        losses = self.objective(make_pool(embedded, batch, self.config.multi.budgets))
         for name, loss in losses.items():
-            self._losses[f"loss_{name}"].append(loss.item())
-        return (total(losses), {}) if return_outputs else total(losses)
+            self._losses[f"loss_{name}"].append(loss.detach())
+        return self.objective.total(losses, tensors(embedded))
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """What the objective learns goes along, without weight decay."""
+        fresh = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        learnt = [p for p in self.objective.parameters() if p.requires_grad]
+        if fresh and learnt:
+            optimizer.add_param_group({"params": learnt, "weight_decay": 0.0})
+        return optimizer
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the mean loss of each view since the last log."""
-        if "loss" in logs:
-            logs |= {name: sum(values) / len(values) for name, values in self._losses.items()}
+        """Adds the mean loss of each view since the last log, over all processes, and what `numbers` give."""
+        if "loss" in logs and self._losses:
+            means = torch.stack([torch.stack(values).mean() for values in self._losses.values()])
+            logs |= dict(zip(self._losses, (sum_over_processes(means) / processes()).tolist(), strict=True))
             self._losses.clear()
+            if self.config.loss.learn_temperature:
+                logs |= {f"temperature_{head}": float(t.exp()) for head, t in self.objective.log_temperatures.items()}
+            if self.config.loss.balance != "fixed":
+                weights = zip(self.objective.views, self.objective.balance.tolist(), strict=True)
+                logs |= {f"balance_{view}": weight for view, weight in weights}
+            for numbers in self.numbers:
+                logs |= numbers()
         super().log(logs, start_time)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
@@ -54,46 +136,48 @@ class RetrieverTrainer(Trainer):
         folder.mkdir(parents=True, exist_ok=True)
         assert self.model is not None
         trained = {name: p.detach().contiguous() for name, p in self.model.named_parameters() if p.requires_grad}
+        trained |= {f"{_OBJECTIVE}{name}": value.contiguous() for name, value in self.objective.state_dict().items()}
         save_file(trained, folder / _WEIGHTS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         weights = load_file(Path(resume_from_checkpoint) / _WEIGHTS)
+        learnt = {
+            name.removeprefix(_OBJECTIVE): weights.pop(name) for name in list(weights) if name.startswith(_OBJECTIVE)
+        }
+        self.objective.load_state_dict(learnt)
         target = model or self.model
         assert target is not None
         _, unexpected = target.load_state_dict(weights, strict=False)
         assert not unexpected, unexpected
 
 
-def batch_losses(
-    config: Config, queries: Embeddings, documents: Embeddings, known_positive: Tensor
-) -> dict[str, Tensor]:
-    """View name → loss, for every trained view of both heads."""
-    losses: dict[str, Tensor] = {}
-    if queries.single is not None and documents.single is not None:
-        q, d = queries.single, documents.single
-        losses |= nested_losses(
-            "single",
-            config.single.dims,
-            lambda dim: dot(truncate(q, dim), truncate(d, dim)),
-            known_positive,
-            config.single.temperature,
-            config.loss,
-        )
-    if queries.multi is not None and documents.multi is not None:
-        q_multi, d_multi = queries.multi, documents.multi
-        losses |= nested_losses(
-            "multi",
-            config.multi.dims,
-            lambda dim: maxsim(q_multi.truncate(dim), d_multi.truncate(dim)),
-            known_positive,
-            config.multi.temperature,
-            config.loss,
-        )
-    return losses
+class RetrievalBatches:  # INTERIM until sampler.py is there
+    def __init__(self, sizes: Any, weights: Any, batch_size: int, seed: int, rank: int, world: int):
+        self.size, self.batch, self.seed, self.rank, self.world = sizes[0], batch_size, seed, rank, world
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.size // (self.batch * self.world))
+
+    def __iter__(self) -> Any:
+        order = torch.randperm(self.size, generator=torch.Generator().manual_seed(self.seed * 1000 + self.epoch))
+        for whole in order.split(self.batch * self.world):
+            yield whole.tensor_split(self.world)[self.rank].tolist()
+
+
+class _Loader(DataLoader[Any]):
+    """The library tells a loader of its own the epoch; ours passes it on to what draws by it."""
+
+    def set_epoch(self, epoch: int) -> None:
+        self.dataset.set_epoch(epoch)  # pyright: ignore[reportAttributeAccessIssue]
+        self.batch_sampler.set_epoch(epoch)  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
 
 
 def arguments(config: Config, folder: Path, steps_an_epoch: int) -> TrainingArguments:
-    """Our section `train` in the library's words."""
+    """Our section `train` in the library's words. `steps_an_epoch`: optimizer steps."""
     train = config.train
     on_cpu = use_torch(config) == "cpu"
     steps = train.max_steps if train.max_steps >= 0 else max(1, round(train.epochs * steps_an_epoch))
@@ -102,21 +186,28 @@ def arguments(config: Config, folder: Path, steps_an_epoch: int) -> TrainingArgu
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=train.batch_size,
+        gradient_accumulation_steps=train.accumulation,
         learning_rate=train.learning_rate,
+        optim="adamw_torch" if train.optimizer == "adamw" else train.optimizer,
         weight_decay=train.weight_decay,
         adam_beta2=train.adam_beta2,
+        max_grad_norm=train.max_grad_norm,
         warmup_steps=train.warmup_steps,
         lr_scheduler_type=schedule,
         bf16=train.precision == "bf16",
+        fp16=train.precision == "fp16",
         use_cpu=on_cpu,
         seed=config.seed,
         data_seed=config.seed,
-        dataloader_num_workers=train.workers,
         dataloader_pin_memory=not on_cpu,
+        # a batch of texts alone leaves a trained vision tower without a gradient
+        ddp_find_unused_parameters=config.model.tuning == "full" or config.lora.vision,
+        ddp_broadcast_buffers=False,
         save_strategy="steps",
         save_steps=train.save_steps,
         save_total_limit=1,
         logging_steps=train.log_steps,
+        logging_nan_inf_filter=False,  # a loss that is not a number is to be seen
         remove_unused_columns=False,
         label_names=[],
         report_to="none",
@@ -126,7 +217,14 @@ def arguments(config: Config, folder: Path, steps_an_epoch: int) -> TrainingArgu
     return made
 
 
-def check_single_process() -> None:
-    """Negatives are not gathered across processes yet, so several would silently train on smaller batches."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("WORLD_SIZE > 1: train.py runs in one process so far: start it with python, not torchrun")
+def _check_engine(trainer: Trainer, config: Config, cached: bool) -> None:
+    """What the parts of an engine cannot do together is said before the first step."""
+    if trainer.is_deepspeed_enabled and cached:
+        raise InputError(
+            "train.mini_batch_size, train.mini_batch_tokens: GradCache takes several backward passes a step, "
+            "DeepSpeed one: use FSDP or plain processes, or train.gradient_checkpointing with a smaller batch_size"
+        )
+    if (trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled) and (
+        config.loss.learn_temperature or config.loss.balance == "uncertainty"
+    ):
+        raise InputError("loss.learn_temperature, loss.balance: uncertainty: are not sharded: leave FSDP and DeepSpeed")
