@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from colmrl.models.retriever import Embeddings
 from colmrl.scoring import MultiVectors
@@ -19,7 +19,7 @@ Backward = Callable[[Tensor], Any]
 
 
 def cached_step(
-    model: nn.Module,
+    model: Callable[..., Embeddings],
     chunks: Sequence[Chunk],
     loss_of: Callable[[Embeddings], Tensor],
     loss_backward: Backward,
