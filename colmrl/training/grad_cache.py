@@ -25,20 +25,25 @@ def cached_step(
     loss_backward: Backward,
     chunk_backward: Backward,
     no_sync: Callable[[], contextlib.AbstractContextManager[Any]],
+    passes: int | None = None,
 ) -> Tensor:
     """Add the gradient of `loss_of(embeddings of all chunks' records)` to the parameters; returns the loss, detached.
 
     Gradients are synchronised across processes once, with the last chunk (`no_sync`: as DistributedDataParallel's).
+    `passes`: how often the model must run, where its weights are sharded and another process has more chunks (None: once
+    a chunk); the last chunk then runs again and counts for nothing.
     """
     states, parts = [], []
+    passes = passes or len(chunks)
+    padded = [*chunks, *[chunks[-1]] * (passes - len(chunks))]
     with torch.no_grad():
-        for chunk in chunks:
+        for chunk in padded:
             states.append(_random_state())
             parts.append(_leaf(model(chunk)))
-    loss = loss_of(Embeddings.cat(parts))
+    loss = loss_of(Embeddings.cat(parts[: len(chunks)]))
     loss_backward(loss)
-    for i, (chunk, state, part) in enumerate(zip(chunks, states, parts, strict=True)):
-        last = i == len(chunks) - 1
+    for i, (chunk, state, part) in enumerate(zip(padded, states, parts, strict=True)):
+        last = i == passes - 1
         with _replaying(state), contextlib.nullcontext() if last else no_sync():
             again = model(chunk)
             chunk_backward(

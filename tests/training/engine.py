@@ -8,7 +8,7 @@ import torch
 from colmrl.data.reading import read_training
 from colmrl.models.retriever import Retriever
 from colmrl.training.batches import Collator
-from colmrl.training.grad_cache import cached_step
+from colmrl.training.grad_cache import cached_step, tensors
 from colmrl.training.objective import Objective
 from colmrl.training.pool import make_pool
 
@@ -21,7 +21,7 @@ EVERYTHING = [
 def examples(config, count, negatives=2):
     """The first `count` training examples, each with the next documents that do not answer it as hard negatives."""
     found, positives = read_training(config.data, config.show)
-    documents = list(found.documents)
+    documents = list(found.parts[0].documents)
     made = []
     for i, example in enumerate(islice(found, count)):
         others = [d for d in documents[i:] + documents[:i] if d.id not in positives[example.query.id]]
@@ -31,7 +31,17 @@ def examples(config, count, negatives=2):
 
 def batch_of(config, model, mini_batch_size=None, count=6, only=None):
     made, positives = examples(config, count)
-    return Collator(model.inputs, positives, mini_batch_size)(made[only or slice(None)])
+    return Collator(model.inputs, positives, mini_batch_size)([made[i] for i in only or range(count)])
+
+
+def loss_function(config, objective, batch):
+    """Embeddings of the batch's chunks → its loss."""
+
+    def loss_of(embedded):
+        losses = objective(make_pool(embedded, batch, config.multi.budgets))
+        return objective.total(losses, tensors(embedded))
+
+    return loss_of
 
 
 def gradients(config, model: Retriever, batch, cached, precision=None):
@@ -39,10 +49,7 @@ def gradients(config, model: Retriever, batch, cached, precision=None):
     objective = Objective(config)
     torch.manual_seed(0)
 
-    def loss_of(embedded):
-        losses = objective(make_pool(embedded, batch, config.multi.budgets))
-        return objective.total(losses, [])
-
+    loss_of = loss_function(config, objective, batch)
     model.train().zero_grad()
     forward = autocast(model, precision)
     if cached:

@@ -1,4 +1,4 @@
-"""DESIGN §7: 2 ranks × B (gloo) = 1 process × 2B, in loss and gradient, with explicit negatives, accumulation included."""
+"""DESIGN §7: 2 ranks × B (gloo) = 1 process × 2B, in loss and gradient, with negatives and accumulation."""
 
 import os
 import subprocess
@@ -7,22 +7,29 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine import EVERYTHING, assert_same
+from engine import EVERYTHING, assert_same, batch_of, gradients
 from test_training import triples
 
-SCRIPT = Path(__file__).parent / "one_process.py"
+from colmrl.configure import load_config
+from colmrl.models.retriever import Retriever
+
+HERE = Path(__file__).parent
 
 
 def steps(processes, out, settings_of, *overrides):
     """What the gradients and losses were at each step."""
     out.mkdir()
-    command = [sys.executable, str(SCRIPT), f"{out}/steps.pt", *settings_of, *overrides]
-    if processes > 1:
-        run = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        command[1:1] = run
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300)
-    assert done.returncode == 0, done.stderr
+    run("one_process.py", processes, f"{out}/steps.pt", *settings_of, *overrides)
     return torch.load(out / "steps.pt")
+
+
+def run(script, processes, *arguments):
+    """A script beside this one, in so many processes."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(torchrun if processes > 1 else []), str(HERE / script), *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE}:{HERE.parent}"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +65,17 @@ def test_two_processes_have_the_gradient_of_one_with_twice_the_batch(how, base, 
     two = steps(2, tmp_path / "two", base, "train.batch_size=10", *how)
     compare(one, two)
     assert len({float(step["loss"]) for step in one}) == 6
+
+
+@pytest.mark.parametrize("cached", ["0", "1"])
+def test_sharded_weights_have_the_same_gradient_though_one_process_has_more_chunks(cached, base, settings, tmp_path):
+    """FSDP 2 (fully_shard) on gloo: accelerate itself shards on GPUs only."""
+    overrides = [*base, "data.triples=null"]
+    config = load_config(None, overrides)
+    model = Retriever.create(config)
+    order = [0, 2, 4, 1, 3, 5]  # rank by rank
+    expected = gradients(config, model, batch_of(config, model, only=order), cached=False)[1]
+    run("one_shard.py", 2, f"{tmp_path}/grads.pt", cached, *overrides)
+    found = torch.load(tmp_path / "grads.pt")
+    assert_same((0, {name: grad for name, grad in expected.items() if name in found}), (0, found))
+    assert len(found) > 50

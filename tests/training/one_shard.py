@@ -1,0 +1,56 @@
+"""One of the processes of the FSDP test: a step with sharded weights (fully_shard, as accelerate's FSDP 2).
+
+torchrun --nproc-per-node 2 one_shard.py OUT CACHED(0|1) key=value …
+"""
+
+import contextlib
+import functools
+import sys
+
+import torch
+import torch.distributed as dist
+from engine import batch_of, loss_function
+from torch.distributed.fsdp import fully_shard
+
+from colmrl.configure import load_config
+from colmrl.models.retriever import Retriever
+from colmrl.training.gather import gather_counts, processes, rank
+from colmrl.training.grad_cache import cached_step
+from colmrl.training.objective import Objective
+
+
+@contextlib.contextmanager
+def no_sync(model):
+    """As accelerate's no_sync for FSDP 2."""
+    model.set_requires_gradient_sync(False)
+    try:
+        yield
+    finally:
+        model.set_requires_gradient_sync(True)
+
+
+def main(out, cached, *overrides):
+    torch.set_num_threads(1)
+    config = load_config(None, overrides)
+    dist.init_process_group("gloo")
+    model = Retriever.create(config).train()
+    for layer in model.backbone.model.language_model.layers:
+        fully_shard(layer)
+    fully_shard(model)
+    share = range(rank(), 6, processes())
+    batch = batch_of(config, model, 2 if int(cached) else None, only=share)
+    loss_of = loss_function(config, Objective(config), batch)
+    if int(cached):
+        backward, passes = torch.Tensor.backward, max(gather_counts(len(batch["chunks"])))
+        cached_step(model, batch["chunks"], loss_of, backward, backward, functools.partial(no_sync, model), passes)
+    else:
+        loss_of(model(*batch["chunks"])).backward()
+    grads = {name: p.grad.full_tensor() for name, p in model.named_parameters() if p.grad is not None}
+    if rank() == 0:
+        torch.save(grads, out)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
