@@ -88,15 +88,15 @@ def speed(family: str, pages: Path, work: str) -> list[dict]:
 
     from colmrl.configure import load_config
     from colmrl.inputs import write_inputs
-    from colmrl.losses.matryoshka import total
     from colmrl.models.retriever import Retriever
-    from colmrl.training.trainer import batch_losses
+    from colmrl.training.objective import Objective
+    from colmrl.training.pool import make_pool
 
     torch.set_num_threads(1)
     overrides = [f"output={work}/{family}", f"data.path={pages}", "data.train_split=test"]
     config = write_inputs(load_config("pages", [*overrides, f"model.backbone=tiny:{family}"]))
     model = Retriever.create(config)
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
+    objective, optimizer = Objective(config), torch.optim.AdamW(model.parameters(), 1e-4)
     held = list(loader(config, 256))
     read, consumed = [], []
     for _ in range(5):
@@ -106,9 +106,8 @@ def speed(family: str, pages: Path, work: str) -> list[dict]:
         read.append(time.perf_counter() - start)
         start = time.perf_counter()
         for batch in held:
-            known = batch["known_positive"]
-            losses = batch_losses(config, model(batch["queries"]), model(batch["documents"]), known)
-            total(losses).backward()
+            losses = objective(make_pool(model(*batch["chunks"]), batch, config.multi.budgets))
+            objective.total(losses, []).backward()
             optimizer.step()
             optimizer.zero_grad()
         consumed.append((time.perf_counter() - start) / 256 * 2_000)

@@ -56,7 +56,7 @@ class SingleConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class MultiConfig:
-    """The multi-vector head: a projection of every token, nested dims (none: no such head), nested numbers of vectors."""
+    """The multi-vector head: every token projected, nested in dims (none: no such head) and numbers of vectors."""
 
     dims: Dims = (128, 64, 32, 16)
     budgets: Dims = ()  # a document is also trained pooled to so many vectors, at every dim; all its vectors always

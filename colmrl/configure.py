@@ -174,10 +174,17 @@ def _explain(error: ValidationError, source: Path | None, origins: dict[str, str
 def _check(config: Config) -> None:
     """What no single value shows."""
     if config.model.tuning == "full" and config.model.dtype != "fp32":
+        dtype = config.model.dtype
         raise InputError(
-            "model.dtype: bf16 loses small updates when all weights are trained: use fp32 with train.precision=bf16, "
-            "or model.tuning=lora"
+            f"model.dtype: {dtype} loses small updates when all weights are trained: use fp32 with "
+            f"train.precision={dtype}, or model.tuning=lora"
         )
+    if config.model.tuning == "full" and config.model.quantization:
+        raise InputError(
+            f"model.quantization: {config.model.quantization} weights cannot be trained: use model.tuning=lora"
+        )
+    if config.lora.targets and config.lora.vision:
+        raise InputError("lora.targets, lora.vision: both given: write the vision tower's layers into lora.targets")
     if not config.single.dims and not config.multi.dims:
         raise InputError("single.dims, multi.dims: both empty: give at least one head its dims")
     width = config.single.projection

@@ -1,7 +1,7 @@
 """Records → store: every shard that is missing is encoded, in batches of similar length, and written whole."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from colmrl.config import Config
 from colmrl.data.fingerprint import content_hash
 from colmrl.data.reading import read_collection
 from colmrl.data.records import Document, Query, Records
-from colmrl.models.retriever import Embeddings, Retriever, fingerprint, read_description
+from colmrl.models.retriever import Description, Embeddings, Retriever, fingerprint, read_description
 from colmrl.progress import track
 from colmrl.reduction import as_view, pool_records
 from colmrl.runtime import use_torch
@@ -24,6 +24,7 @@ from colmrl.store import ArraySpec, Kind, Manifest, StoreWriter, arrays_for, ord
 from colmrl.view import View, parse_views
 
 log = logging.getLogger(__name__)
+RecordsOf = Mapping[Kind, Records[Document] | Records[Query]]
 
 
 def encode(config: Config, checkpoint: str | Path, data: str | Path, out: str | Path) -> Path:
@@ -34,12 +35,27 @@ def encode(config: Config, checkpoint: str | Path, data: str | Path, out: str | 
     checkpoint, out = Path(checkpoint), Path(out)
     description = read_description(checkpoint)
     collection = read_collection(str(data), config.data, description.show)
+    records_of: RecordsOf = {"documents": collection.documents, "queries": collection.queries}
+    named = str(Path(data).resolve()) if Path(data).exists() else str(data)
+    writers = begin_stores(config, description, records_of, named, fingerprint(checkpoint), checkpoint, out)
+    if any(writer.missing() for writer in writers.values()):
+        model = Retriever.load(checkpoint, config.attention_kernel).to(use_torch(config)).eval()
+        fill_stores(config, model, records_of, writers)
+        log.info("store: %s (%d documents, %d queries)", out, len(collection.documents), len(collection.queries))
+    return out
+
+
+def begin_stores(
+    config: Config,
+    description: Description,
+    records_of: RecordsOf,
+    data: str,
+    stamp: str,
+    checkpoint: Path,
+    out: Path,
+) -> dict[Kind, StoreWriter]:
+    """Stores of these records below `out`, begun or gone on with; `stamp` tells the weights that they are of."""
     views, trained = parse_views(config.encode.views), description.trained
-    stamp = fingerprint(checkpoint)
-    records_of: dict[Kind, Records[Document] | Records[Query]] = {
-        "documents": collection.documents,
-        "queries": collection.queries,
-    }
     writers: dict[Kind, StoreWriter] = {}
     for kind, records in records_of.items():
         ids = list(records.ids)
@@ -47,7 +63,7 @@ def encode(config: Config, checkpoint: str | Path, data: str | Path, out: str | 
             kind=kind,
             fingerprint=stamp,
             checkpoint=str(checkpoint.resolve()),
-            data=str(Path(data).resolve()) if Path(data).exists() else str(data),
+            data=data,
             records=len(ids),
             shard_size=config.encode.shard_size,
             order_hash=order_hash(ids),
@@ -61,12 +77,13 @@ def encode(config: Config, checkpoint: str | Path, data: str | Path, out: str | 
             commit=provenance.commit(),
         )
         writers[kind] = StoreWriter(out / kind, manifest, ids)
-    if any(writer.missing() for writer in writers.values()):
-        model = Retriever.load(checkpoint).to(use_torch(config)).eval()
-        for kind, records in records_of.items():
-            _encode_records(config, model, kind, records, writers[kind])
-        log.info("store: %s (%d documents, %d queries)", out, len(collection.documents), len(collection.queries))
-    return out
+    return writers
+
+
+def fill_stores(config: Config, model: Retriever, records_of: RecordsOf, writers: Mapping[Kind, StoreWriter]) -> None:
+    """Encode and write every shard that is missing."""
+    for kind, records in records_of.items():
+        _encode_records(config, model, kind, records, writers[kind])
 
 
 def _encode_records(

@@ -4,10 +4,12 @@ Recipes run as they stand, without a download; `--data DIR` or `model.backbone=â
 """
 
 import logging
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from colmrl.config import Config
-from colmrl.configure import replace
+from colmrl import configure
+from colmrl.config import Config, DataConfig, SourceConfig
 from colmrl.data.samples import write_sample_of
 from colmrl.models.tiny import write_tiny_model
 
@@ -23,12 +25,17 @@ def write_inputs(config: Config) -> Config:
         if not folder.exists():
             write_tiny_model(family, folder, config.seed)
         model["backbone"] = str(folder)
-    data = {
-        key: _sample(value, config)
-        for key in ("path", "eval_path", "triples", "root")
-        if (value := getattr(config.data, key) or "").startswith("sample:")
-    }
-    return replace(config, data=data, model=model)
+    data = _samples(config.data, ("path", "eval_path", "triples", "root"), config)
+    if config.data.sources:
+        data["sources"] = tuple(
+            replace(source, **_samples(source, ("path", "triples", "root"), config)) for source in config.data.sources
+        )
+    return configure.replace(config, data=data, model=model)
+
+
+def _samples(settings: DataConfig | SourceConfig, keys: tuple[str, ...], config: Config) -> dict[str, Any]:
+    asked = {key: getattr(settings, key) or "" for key in keys}
+    return {key: _sample(value, config) for key, value in asked.items() if value.startswith("sample:")}
 
 
 def _sample(name: str, config: Config) -> str:

@@ -95,7 +95,7 @@ def maxsim(queries: MultiVectors, documents: MultiVectors) -> Float[Tensor, "q d
 
 
 class _Best(torch.autograd.Function):
-    """(query vectors [t h], document vectors [s h], offsets [d+1]) → best match of each vector in each document [d t]."""
+    """(query vectors [t h], document vectors [s h], offsets [d+1]) → best match of each in each document [d t]."""
 
     @staticmethod
     def forward(ctx: Any, queries: Tensor, vectors: Tensor, offsets: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from colmrl.cli.data import data_app
 from colmrl.cli.encode import encode
 from colmrl.cli.evaluate import evaluate
 from colmrl.cli.loop import loop
+from colmrl.cli.merge import merge
 from colmrl.cli.mine import mine
 from colmrl.cli.prepare import prepare_app
 from colmrl.cli.train import train
@@ -17,5 +18,6 @@ main_app.command(context_settings=SETTINGS)(mine)
 main_app.command("eval", context_settings=SETTINGS)(evaluate)
 main_app.command(context_settings=SETTINGS)(loop)
 main_app.command(context_settings=SETTINGS)(convert)
+main_app.command(context_settings=SETTINGS)(merge)
 main_app.add_typer(data_app, name="data")
 main_app.add_typer(prepare_app, name="prepare")

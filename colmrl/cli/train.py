@@ -1,10 +1,11 @@
 """python train.py --config RECIPE [FLAGS] [section.key=value …]"""
 
+import os
 from typing import Annotated
 
 import typer
 
-from colmrl.cli.common import SETTINGS, ConfigFile, Overrides, Seed, Strict, app, configured, friendly
+from colmrl.cli.common import SETTINGS, ConfigFile, Overrides, Strict, app, configured, friendly
 
 train_app = app("Train both heads and, as the recipe says, LoRA adapters or the whole backbone.")
 
@@ -18,10 +19,14 @@ def train(
     data: Annotated[str | None, typer.Option(help="Folder with corpus.jsonl, queries.jsonl, qrels/.")] = None,
     triples: Annotated[str | None, typer.Option(help='JSONL of {"query", "pos", "negs"}, e.g. from mine.py.')] = None,
     root: Annotated[str | None, typer.Option(help="Where the triples' relative picture paths start.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the examples.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Queries a step.")] = None,
     lora: Annotated[bool, typer.Option("--lora", help="Train LoRA adapters rather than the whole backbone.")] = False,
-    seed: Seed = None,
+    auto_batch: Annotated[
+        bool, typer.Option("--auto-batch", help="Find how much fits into 90% of device memory (train.auto_batch).")
+    ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Write where five steps' time goes to OUTPUT/profile (train.profile).")
+    ] = False,
     strict: Strict = None,
 ) -> None:
     """Train on the qrels' pairs, or on triples with hard negatives; writes OUTPUT/checkpoint."""
@@ -30,14 +35,15 @@ def train(
         "data.path": data,
         "data.triples": triples,
         "data.root": root,
-        "train.epochs": epochs,
-        "train.max_steps": -1 if epochs is not None else None,  # which would win over epochs
         "train.batch_size": batch_size,
         "model.tuning": "lora" if lora else None,
-        "seed": seed,
+        "train.auto_batch": 0.9 if auto_batch else None,
+        "train.profile": 5 if profile else None,
         "data.strict": strict,
     }
     settings = configured(config, overrides, flags)
     from colmrl.training.run import train as run
 
-    typer.echo(run(settings))
+    checkpoint = run(settings)
+    if os.environ.get("RANK", "0") == "0":  # of several processes the first speaks
+        typer.echo(checkpoint)

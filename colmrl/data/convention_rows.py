@@ -6,6 +6,7 @@ of a video is written out under `images/` then.
 """
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -129,17 +130,12 @@ class _Writer:
                 }
                 return {"query_id": query.id, "query": self._text(query)} | shown
             case "flagembedding":
-                return {
-                    "query": self._text(query),
-                    "pos": [self._named(positive)],
-                    "neg": [*map(self._named, negatives)],
-                }
+                asked = {"query": self._text(query), "pos": [self._named(positive)]}
+                asked["neg"] = [*map(self._named, negatives)]
+                return asked | _scores(example, "pos_scores", "neg_scores")
             case "triples":
-                return {
-                    "query": self._text(query),
-                    "pos": self._named(positive),
-                    "negs": [*map(self._named, negatives)],
-                }
+                asked = {"query": self._text(query), "pos": self._named(positive)}
+                return asked | {"negs": [*map(self._named, negatives)]} | _scores(example, "pos_score", "neg_scores")
             case _:
                 return self._messages(query, positive, negatives)
 
@@ -233,6 +229,13 @@ class _Writer:
             f"{kind} {one.id!r}: {self.convention} cannot hold {what}: give --fields image or text, or --to beir, "
             "which holds everything"
         )
+
+
+def _scores(example: Example, of_positive: str, of_negatives: str) -> dict[str, Any]:
+    """A teacher's, where it gave any."""
+    first, *others = example.scores or (math.nan,)
+    kept = {of_positive: [first], of_negatives: others}
+    return {name: scores for name, scores in kept.items() if not all(map(math.isnan, scores))}
 
 
 def _body(one: Query | Document) -> str:

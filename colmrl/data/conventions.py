@@ -5,10 +5,10 @@ sentence-transformers  anchor, positive, negative(s), negative_1 …;     senten
 colpali                query, pos_target, neg_target                    (ColPaliEngineDataset)
 tevatron               query_id, query, positive_passages, negative_passages; or query_text, query_image,
                        positive_document_ids, negative_document_ids and a table `corpus` of docid, text, image
-flagembedding          query, pos[], neg[]
+flagembedding          query, pos[], neg[], pos_scores[], neg_scores[]
 ms-swift               messages, positive_messages, negative_messages and their images; or query, response,
                        rejected_response
-triples                query, pos, negs[]
+triples                query, pos, negs[], pos_score, neg_scores[]
 
 A document's cell is a text, the path of a picture, a picture, a list of pictures, or an object of title, text and
 image. A label or score above 0.5 makes a pair relevant; below, its document is a negative of the same anchor.
@@ -16,7 +16,7 @@ image. A label or score above 0.5 makes a pair relevant; below, its document is 
 
 import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,12 +42,12 @@ _USES: dict[str, tuple[str, ...]] = {
         *("query_id", "query", "query_text", "query_image", "positive_passages", "negative_passages"),
         *("positive_document_ids", "negative_document_ids"),
     ),
-    "flagembedding": ("query", "pos", "neg"),
+    "flagembedding": ("query", "pos", "neg", "pos_scores", "neg_scores"),
     "ms-swift": (
         *("messages", "images", "query", "response", "rejected_response", "label"),
         *("positive_messages", "positive_images", "negative_messages", "negative_images"),
     ),
-    "triples": ("query", "pos", "negs"),
+    "triples": ("query", "pos", "negs", "pos_score", "neg_scores"),
 }
 _IMAGE_TAG = "<image>"
 
@@ -56,13 +56,15 @@ _IMAGE_TAG = "<image>"
 class Meant:
     """What a row means. Ids are empty where the row has none. `query` None: a page that nobody asked for.
 
-    `named`: the ids of positives and negatives that stand in a table of their own.
+    `named`: the ids of positives and negatives that stand in a table of their own. `scores`: a teacher's, of positives
+    and of negatives.
     """
 
     query: Query | None
     positives: tuple[Document, ...] = ()
     negatives: tuple[Document, ...] = ()
     named: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    scores: tuple[tuple[float, ...] | None, tuple[float, ...] | None] = (None, None)
 
 
 def recognise(columns: Collection[str]) -> Convention | None:
@@ -95,9 +97,9 @@ def meaning(convention: Convention, root: Path) -> Callable[[Row], Meant]:
         "sentence-transformers": _sentence_transformers,
         "colpali": _colpali,
         "tevatron": _tevatron,
-        "flagembedding": _flagembedding,
+        "flagembedding": lambda cells: _scored(cells, "neg", "pos_scores"),
         "ms-swift": _ms_swift,
-        "triples": _triples,
+        "triples": lambda cells: _scored(cells, "negs", "pos_score"),
     }[convention]
     return lambda row: parse(_Cells(row, root))
 
@@ -233,12 +235,11 @@ def tevatron_document(row: Row, root: Path) -> Document:
     return Document(row.text("docid"), text, row.text("title", ""), images)
 
 
-def _flagembedding(cells: _Cells) -> Meant:
-    return _asked(cells, cells.query("query"), cells.documents("pos"), cells.documents("neg"))
-
-
-def _triples(cells: _Cells) -> Meant:
-    return _asked(cells, cells.query("query"), cells.documents("pos"), cells.documents("negs"))
+def _scored(cells: _Cells, negatives: str, of_positives: str) -> Meant:
+    """Positives and negatives, each side perhaps with a teacher's scores."""
+    meant = _asked(cells, cells.query("query"), cells.documents("pos"), cells.documents(negatives))
+    first = cells.row.scores(of_positives, "pos", len(meant.positives))
+    return replace(meant, scores=(first, cells.row.scores("neg_scores", negatives, len(meant.negatives))))
 
 
 def _ms_swift(cells: _Cells) -> Meant:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from colmrl.data.jsonl import write_rows
-from colmrl.data.records import Collection, Document, Query, Records
+from colmrl.data.records import Collection, Document, Query, Records, Triple
 from colmrl.data.writing import Pictures
 from colmrl.errors import InputError
 from colmrl.files import write_text
@@ -37,8 +37,7 @@ def write_beir(collection: Collection, out: Path, max_pixels: int | None = None)
         counts[f"judgements in {split}"] = len(lines)
         if split in collection.examples:
             triples = collection.examples[split].triples()
-            named = ({"query_id": t.query_id, "pos_id": t.pos_id, "neg_ids": list(t.neg_ids)} for t in triples)
-            counts[f"triples in {split}"] = write_rows(out / "triples" / f"{split}.jsonl", named)
+            counts[f"triples in {split}"] = write_rows(out / "triples" / f"{split}.jsonl", map(_named, triples))
         if split in collection.top_ranked:
             ranked = collection.top_ranked[split].items()
             rows = ({"query-id": query, "corpus-ids": list(names)} for query, names in ranked)
@@ -46,6 +45,15 @@ def write_beir(collection: Collection, out: Path, max_pixels: int | None = None)
     counts["queries"] = write_rows(out / "queries.jsonl", map(record, collection.queries))
     counts["documents"] = write_rows(out / "corpus.jsonl", map(record, collection.documents))
     return dict(counts)
+
+
+def _named(triple: Triple) -> dict[str, Any]:
+    row: dict[str, Any] = {"query_id": triple.query_id, "pos_id": triple.pos_id, "neg_ids": list(triple.neg_ids)}
+    if triple.pos_score is not None:
+        row["pos_score"] = triple.pos_score
+    if triple.neg_scores is not None:
+        row["neg_scores"] = list(triple.neg_scores)
+    return row
 
 
 def with_fields(collection: Collection, fields: tuple[str, ...]) -> Collection:

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import math
 import os
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -69,6 +70,17 @@ class Row:
             if isinstance(item, bool) or not isinstance(item, int | float):
                 raise self.error(field, f"{item!r} is a {type(item).__name__}", "write a number")
         return tuple(float(item) for item in items)
+
+    def scores(self, field: str, of: str, count: int) -> tuple[float, ...] | None:
+        """A teacher's scores, one for each of the `count` records in column `of`; absent or null: None."""
+        found = self.numbers(field)
+        if found is None:
+            return None
+        if len(found) != count:
+            raise self.error(field, f"{len(found)} for {count} {of}", "give one score each")
+        if not all(map(math.isfinite, found)):
+            raise self.error(field, f"{found} are not all finite", "leave the column out of rows without scores")
+        return found
 
     def mapping(self, field: str) -> dict[str, Any]:
         """An object; absent or null: empty."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from colmrl.config import DataConfig, ShowConfig
 from colmrl.data.beir import read_beir
+from colmrl.data.mixture import Mixture, join_answers
 from colmrl.data.qilin import read_qilin
 from colmrl.data.records import Collection, Examples, Splits, relevant
 from colmrl.data.sequences import read_sequences
@@ -57,11 +58,28 @@ def _say(source: str, notes: tuple[str, ...]) -> None:
         log.info("%s: %s", source, note)
 
 
-def read_training(data: DataConfig, show: ShowConfig = _AS_IT_IS) -> tuple[Examples, dict[str, set[str]]]:
+def read_training(data: DataConfig, show: ShowConfig = _AS_IT_IS) -> tuple[Mixture, dict[str, set[str]]]:
     """Training examples, and for each query the ids of all documents known to answer it.
 
-    From `data.triples` where it is given (with ids: of `data.path`'s records), else from `data.path`.
+    From every one of `data.sources`, where there are any; else from `data.triples` where it is given (with ids: of
+    `data.path`'s records), else from `data.path`.
     """
+    if not data.sources:
+        examples, positives = _read_source(data, show)
+        return Mixture([examples]), positives
+    read = []
+    for number, source in enumerate(data.sources):
+        one = vars(source).copy()
+        del one["weight"]
+        try:
+            read.append(_read_source(replace(data, sources=(), train_split=one.pop("split"), **one), show))
+        except InputError as error:
+            raise InputError(f"data.sources[{number}]: {error}") from None
+    parts, positives = zip(*read, strict=True)
+    return Mixture(parts, [source.weight for source in data.sources]), join_answers(positives)
+
+
+def _read_source(data: DataConfig, show: ShowConfig) -> tuple[Examples, dict[str, set[str]]]:
     collection, split = training_collection(data, show)
     positives = _known_answers(collection, split)
     examples = collection.train_on(split)

@@ -5,6 +5,8 @@ larger than memory; what is kept of each is its id and where it stands.
 """
 
 import copy
+import itertools
+import math
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,16 +45,20 @@ class Document:
 
 @dataclass(frozen=True)
 class Example:
-    """A query, one document that answers it, and hard negatives (possibly none), best first."""
+    """A query, one document that answers it, and hard negatives (possibly none), best first.
+
+    `scores`: a teacher's, of the positive and then of each negative, NaN where there is none (None: of none of them).
+    """
 
     query: Query
     positive: Document
     negatives: tuple[Document, ...] = ()
+    scores: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Triple:
-    """An example by id, with the scores of the model that mined it (None: not known)."""
+    """An example by id, with the scores of a teacher, e.g. the model that mined it (None: not known)."""
 
     query_id: str
     pos_id: str
@@ -99,7 +105,8 @@ class Records(Sequence[T], Generic[T]):
 
 
 class Examples(Sequence[Example]):
-    """Training examples as positions in `queries` and `documents`: 24 bytes and 8 a negative, whatever they show."""
+    """Training examples as positions in `queries` and `documents`: 24 bytes and 8 a negative, whatever they show; and
+    8 a score, where any has scores."""
 
     def __init__(self, queries: Records[Query], documents: Records[Document], triples: Iterable[Triple]):
         self.queries, self.documents = queries, documents
@@ -109,7 +116,9 @@ class Examples(Sequence[Example]):
             array("q"),
             array("q", [0]),
         )
+        self._positive_scores, self._negative_scores = array("d"), array("d")  # empty, or as long as the others
         for triple in triples:
+            self._add_scores(triple)
             self._query.append(queries.position[triple.query_id])
             self._positive.append(documents.position[triple.pos_id])
             self._negatives.extend(documents.position[name] for name in triple.neg_ids)
@@ -138,6 +147,33 @@ class Examples(Sequence[Example]):
             self.queries[self._query[index]],
             self.documents[self._positive[index]],
             tuple(self.documents[self._negatives[start + number]] for number in chosen),
+            self._scores(index, chosen),
+        )
+
+    def _add_scores(self, triple: Triple) -> None:
+        assert triple.neg_scores is None or len(triple.neg_scores) == len(triple.neg_ids)
+        if not self._positive_scores:
+            if triple.pos_score is None and not triple.neg_scores:
+                return
+            self._positive_scores.extend(itertools.repeat(math.nan, len(self)))
+            self._negative_scores.extend(itertools.repeat(math.nan, len(self._negatives)))
+        self._positive_scores.append(math.nan if triple.pos_score is None else triple.pos_score)
+        self._negative_scores.extend(triple.neg_scores or itertools.repeat(math.nan, len(triple.neg_ids)))
+
+    def _scores(self, index: int, chosen: Sequence[int]) -> tuple[float, ...] | None:
+        if not self._positive_scores:
+            return None
+        start = self._offsets[index]
+        scores = self._positive_scores[index], *(self._negative_scores[start + number] for number in chosen)
+        return None if all(map(math.isnan, scores)) else scores
+
+    @property
+    def scored(self) -> bool:
+        """Whether a teacher can teach: some example has its positive's score and one of its negatives'."""
+        return bool(self._positive_scores) and any(
+            not math.isnan(self._positive_scores[i])
+            and not all(map(math.isnan, self._negative_scores[self._offsets[i] : self._offsets[i + 1]]))
+            for i in range(len(self))
         )
 
     def triples(self) -> Iterable[Triple]:
@@ -145,7 +181,14 @@ class Examples(Sequence[Example]):
         for i in range(len(self)):
             negatives = self._negatives[self._offsets[i] : self._offsets[i + 1]]
             names = tuple(self.documents.ids[position] for position in negatives)
-            yield Triple(self.queries.ids[self._query[i]], self.documents.ids[self._positive[i]], names)
+            first, *others = self._scores(i, range(len(names))) or (math.nan,)
+            yield Triple(
+                self.queries.ids[self._query[i]],
+                self.documents.ids[self._positive[i]],
+                names,
+                None if math.isnan(first) else first,
+                None if all(map(math.isnan, others)) else tuple(others),
+            )
 
     def showing(self, documents: Records[Document]) -> "Examples":
         """The same examples with the same documents shown otherwise."""

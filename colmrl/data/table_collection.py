@@ -119,8 +119,9 @@ class _Reader:
             query = self.queries.add(meant.query, (len(self.tables) - 1, number, 0), row)
             if not positives:
                 apart[query] += negatives
-            for positive in positives:
-                self.triples[name].append(Triple(query, positive, negatives))
+            scores, of_negatives = meant.scores
+            for positive, score in zip(positives, scores or [None] * len(positives), strict=True):
+                self.triples[name].append(Triple(query, positive, negatives, score, of_negatives))
                 self.qrels[name].setdefault(query, {})[positive] = 1
 
         self._rows(table, parse, keep)

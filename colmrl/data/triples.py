@@ -21,10 +21,9 @@ def read_triples(
                 raise row.error(field, f"unknown id {name!r}", "train on the data that was mined (data.path)")
 
     def parse(row: Row) -> Triple:
-        negatives, scores = row.texts("neg_ids"), row.numbers("neg_scores")
-        if scores is not None and len(scores) != len(negatives):
-            raise row.error("neg_scores", f"{len(scores)} for {len(negatives)} neg_ids", "give one score a negative")
-        positive_score = row.numbers("pos_score")
+        negatives = row.texts("neg_ids")
+        scores = row.scores("neg_scores", "neg_ids", len(negatives))
+        positive_score = row.scores("pos_score", "pos_id", 1)
         query_id, positive = row.text("query_id"), row.text("pos_id")
         known(row, "query_id", (query_id,), query_ids)
         known(row, "pos_id", (positive,), document_ids)
@@ -70,7 +69,7 @@ def write_triples(
                 "pos_id": t.pos_id,
                 "neg_ids": list(t.neg_ids),
                 "pos_score": t.pos_score,
-                "neg_scores": list(t.neg_scores or ()),
+                "neg_scores": None if t.neg_scores is None else list(t.neg_scores),
             }
             for t in triples
         ),

@@ -1,14 +1,14 @@
 """Judge a store at any list of views, from qrels."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from colmrl import provenance
 from colmrl.config import Config
 from colmrl.data.reading import read_collection
-from colmrl.data.records import relevant
+from colmrl.data.records import Collection, Qrels, relevant
 from colmrl.errors import InputError
 from colmrl.evaluation.metrics import mean, per_query
 from colmrl.files import write_text
@@ -29,17 +29,36 @@ def judge(config: Config, store: str | Path, views: Sequence[View] = (), round_n
     collection = read_collection(data, config.data, documents.manifest.show)
     check_same_data(documents, collection.documents, data)
     check_same_data(queries, collection.queries, data)
-    qrels = collection.judged(config.data.eval_split)
+    qrels = judgements(collection, config.data.eval_split)
+    use_torch(config)
+    return judge_stores(config, queries, documents, qrels, collection.itself, views, round_number)
+
+
+def judgements(collection: Collection, split: str) -> Qrels:
+    """The judgements of a split; an InputError where nothing in it can be found."""
+    qrels = collection.judged(split)
     if not any(map(relevant, qrels.values())):
-        raise InputError(f"{data}: split {config.data.eval_split!r}: no score above 0: nothing can be found")
+        raise InputError(f"{collection.source}: split {split!r}: no score above 0: nothing can be found")
+    return qrels
+
+
+def judge_stores(
+    config: Config,
+    queries: EmbeddingStore,
+    documents: EmbeddingStore,
+    qrels: Qrels,
+    itself: Mapping[str, str],
+    views: Sequence[View] = (),
+    round_number: int | None = None,
+) -> list[Row]:
+    """The same of stores that are known to be of the judged data; `itself` as a collection's."""
     views = list(views) or documents.views()
     for view in views:
         documents.array_of(view)  # a wrong view is said before the first search
-    use_torch(config)
     rows: list[Row] = []
     for view in track(views, "judging", len(views)):
         run = search(queries, documents, view, config.eval.k, config.eval.gpu, set(qrels)).run()
-        for query_id, name in collection.itself.items():
+        for query_id, name in itself.items():
             run.get(query_id, {}).pop(name, None)  # a query is no answer to itself
         vectors = documents.vectors_per_record(view)
         numbers = mean(per_query(run, qrels))

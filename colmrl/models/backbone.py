@@ -6,15 +6,16 @@ torchvision, which has no CPU build: processors are loaded without theirs.
 """
 
 import contextlib
-import hashlib
 import importlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, no_type_check
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES  # pyright: ignore[reportPrivateImportUsage]
@@ -22,14 +23,20 @@ from transformers.utils import logging as transformers_logging
 
 from colmrl.config import LoraConfig, ModelConfig
 from colmrl.errors import InputError
+from colmrl.models.attention import AttentionKernel, check_kernel, set_attention
+from colmrl.models.quantization import keep_unpacked, quantization_config
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+# What sees, up to the language model: Qwen-VL keep the projector in the tower, InternVL beside it.
+_VISION = ["visual", "vision_tower", "vision_model", "multi_modal_projector"]
 # The language model's linear layers; names alone would also match the vision towers of Qwen2.5-VL and InternVL.
-_LORA_TARGETS = (
-    r"^(?!.*(visual|vision_tower|vision_model|multi_modal_projector))"
-    r".*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)$"
+_LORA_TARGETS = rf"^(?!.*({'|'.join(_VISION)})).*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)$"
+# The vision side's: attention, feed-forward and projector; not the convolution that cuts patches, also called "proj".
+_VISION_LORA_TARGETS = (
+    rf".*\b({'|'.join(_VISION)})\.(?!patch_embed).*?"
+    r"(qkv|proj|[qkv]_proj|projection_layer|fc[12]|linear_(fc)?[12]|gate_proj|up_proj|down_proj|mlp\.[02])$"
 )
 _BERT_LORA_TARGETS = (
     r".*encoder\.layer\.\d+\.(attention\.self\.(query|key|value)|attention\.output\.dense|intermediate\.dense"
@@ -37,6 +44,7 @@ _BERT_LORA_TARGETS = (
 )
 # Position ids of these families depend on which tokens are visual; Qwen2.5-VL is silently wrong without.
 _NEEDS_TOKEN_TYPES = frozenset({"qwen2_vl", "qwen2_5_vl", "qwen3_vl"})
+_DEFAULTS = ModelConfig()
 _RIGHT_PADDING_ONLY = frozenset({"bert"})
 
 
@@ -126,39 +134,53 @@ def _read_config(source: str) -> Any:
 
 
 class Backbone(nn.Module):
-    """Hidden states of a pretrained model; `source` is where its weights came from.
+    """Hidden states of a pretrained model, with LoRA adapters on it or without."""
 
-    `adapt` puts LoRA on the language model or freezes everything; both are told apart by `tuning`.
-    """
-
-    def __init__(self, model: PreTrainedModel, source: str):
+    def __init__(self, model: PreTrainedModel):
         super().__init__()
         self.model: Any = model
-        self.source = source
         self.family: str = model.config.model_type
         self.hidden_size: int = model.config.get_text_config().hidden_size
 
     @classmethod
-    def load(cls, source: str, dtype: Dtype = "fp32") -> "Backbone":
-        """Weights from a folder or hub id; sdpa attention. Raises InputError where there are none."""
+    def load(cls, source: str, config: ModelConfig = _DEFAULTS, kernel: AttentionKernel = "sdpa") -> "Backbone":
+        """Weights from a folder or hub id, in `config`'s dtype, quantization and attention. InputError where there
+        are none.
+        """
         _read_config(source)
+        check_kernel(kernel, config.dtype)
+        dtype, options = DTYPES[config.dtype], {}
+        if config.quantization:
+            options["quantization_config"] = quantization_config(config.quantization, dtype, _VISION)
         try:
             with no_bars(local=Path(source).is_dir()):
-                model = AutoModel.from_pretrained(source, dtype=DTYPES[dtype], attn_implementation="sdpa")
+                model = AutoModel.from_pretrained(source, dtype=dtype, attn_implementation=kernel, **options)
         except (OSError, ValueError) as error:
             raise InputError(f"model.backbone: {source!r}: {str(error).strip().splitlines()[0]}") from None
-        return cls(model, source)
+        set_attention(model, config.attention)
+        keep_unpacked(model)
+        return cls(model)
 
     @property
     def sees_pictures(self) -> bool:
         return self.family in PROCESSOR_MAPPING_NAMES
 
+    @property
+    def vision_modules(self) -> list[nn.Module]:
+        """The vision tower and what projects its features; none of a text model."""
+        named = [(name, m) for name, m in self.model.named_modules() if name.rpartition(".")[2] in _VISION]
+        return [m for name, m in named if not any(name.startswith(f"{outer}.") for outer, _ in named)]
+
     def add_lora(self, lora: LoraConfig) -> None:
-        """New LoRA adapters on the language model; everything else is frozen."""
+        """New LoRA adapters on the language model, and on what sees where `lora.vision`; everything else is frozen."""
         from peft import LoraConfig as PeftLora
         from peft import get_peft_model
 
         targets = lora.targets or (_BERT_LORA_TARGETS if self.family == "bert" else _LORA_TARGETS)
+        if lora.vision:
+            if not self.sees_pictures:
+                raise InputError(f"lora.vision: true: {self.family} reads text only: leave it false")
+            targets = f"({targets}|{_VISION_LORA_TARGETS})"
         peft = PeftLora(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
         try:
             self.model = get_peft_model(self.model, peft)
@@ -170,6 +192,13 @@ class Backbone(nn.Module):
         from peft import PeftModel
 
         self.model = PeftModel.from_pretrained(self.model, str(folder), is_trainable=True)
+
+    def set_lora(self, folder: Path) -> None:
+        """Into adapters that `add_lora` made, the weights saved in `folder`."""
+        from peft import set_peft_model_state_dict
+
+        result = set_peft_model_state_dict(self.model, load_file(folder / "adapter_model.safetensors"))
+        assert not result.unexpected_keys and not any("lora_" in name for name in result.missing_keys)
 
     def check_lengths(self, config: ModelConfig) -> None:
         """Raise an InputError where texts may be longer than the model has positions for."""
@@ -184,18 +213,36 @@ class Backbone(nn.Module):
         self.model.enable_input_require_grads()
 
     def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Float[Tensor, "b n hidden"], Bool[Tensor, "b n"]]:
-        """Last hidden states, and which positions hold a token rather than padding."""
-        if "pixel_values" in inputs and self.family in _NEEDS_TOKEN_TYPES:
-            assert "mm_token_type_ids" in inputs, f"{self.family} needs mm_token_type_ids with pictures"
-        hidden = self.model(**inputs, use_cache=False).last_hidden_state
-        return hidden, inputs["attention_mask"].bool()
+        """Last hidden states, and which positions hold a token rather than padding.
 
-    def fingerprint(self) -> str:
-        """Hash of the base weights' names, shapes and values, adapters left out."""
-        base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        digest = hashlib.sha256()
-        weights = {k.replace(".base_layer", ""): w for k, w in base.state_dict().items() if "lora_" not in k}
-        for name, tensor in sorted(weights.items()):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()[:32]
+        Pictures may come as `image_features` gives them in place of `pixel_values`; "hidden" states pass through.
+        """
+        mask = inputs["attention_mask"].bool()
+        if "hidden" in inputs:
+            return inputs["hidden"], mask
+        if "image_grid_thw" in inputs and self.family in _NEEDS_TOKEN_TYPES:
+            assert "mm_token_type_ids" in inputs, f"{self.family} needs mm_token_type_ids with pictures"
+        given: dict[str, Any] = dict(inputs)
+        if "image_features" in given:
+            seen, layers = given.pop("image_features"), given.pop("deepstack_features", torch.empty(0, 0))
+            given["mm_encoder_outputs"] = {
+                "image": SimpleNamespace(
+                    pooler_output=seen if self.family == "internvl" else [seen],
+                    deepstack_features=[[layer] for layer in layers.unbind(1)],
+                )
+            }
+        return self.model(**given, use_cache=False).last_hidden_state, mask
+
+    def image_features(self, inputs: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "n ..."]]:
+        """What the vision tower gives the language model of a batch's pictures, a row a visual token, in the form that
+        `forward` takes; `image_tokens` tells how many are a picture's."""
+        seen = {name: inputs[name] for name in ("pixel_values", "image_grid_thw") if name in inputs}
+        output = self.model.get_image_features(**seen, return_dict=True)
+        features = {"image_features": torch.cat([part.reshape(-1, part.shape[-1]) for part in output.pooler_output])}
+        if layers := getattr(output, "deepstack_features", None):
+            features["deepstack_features"] = torch.stack([torch.cat(list(layer)) for layer in layers], 1)
+        return features
+
+    def image_tokens(self, inputs: Mapping[str, Tensor]) -> Int[Tensor, " b"]:
+        """How many visual tokens each record has."""
+        return (inputs["input_ids"] == self.model.config.image_token_id).sum(1)

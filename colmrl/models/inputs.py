@@ -1,10 +1,12 @@
 """Records → model input: prompt, chat template, pictures, tokens, padding. Runs ahead of the model, on the CPU."""
 
 import re
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from colmrl.config import ModelConfig
 from colmrl.data.media import open_image
@@ -12,13 +14,31 @@ from colmrl.data.records import Document, Query
 from colmrl.errors import InputError
 from colmrl.models.backbone import pixels_used
 
+ModelInput = dict[str, Tensor]
+# The rest is of pictures, one after another.
+_OF_TOKENS = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "hidden"})
+
 # A JPEG far larger than the model's budget is decoded at 1/2, 1/4 or 1/8, never below twice what is used in each
 # direction: resizing from there is as good, and far cheaper (docs/reading.md).
 _OVERSAMPLING = 4  # in pixels
 
 
+class Told(NamedTuple):
+    """What of a record the model is told; `limit` is of text tokens, `name` what messages call it."""
+
+    prompt: str
+    text: str
+    images: tuple[str, ...]
+    name: str
+    limit: int
+
+
 class InputBuilder:
-    """Turns queries and documents into padded batches for one backbone's processor."""
+    """Turns queries and documents into padded batches for one backbone's processor.
+
+    `each_query` and `each_document` give every record's own model input, with a batch dimension of 1 and no padding;
+    `join` makes one batch of any of them, the same as if the processor had been given them together.
+    """
 
     def __init__(self, processor: Any, config: ModelConfig):
         self.processor = processor
@@ -28,57 +48,87 @@ class InputBuilder:
         self._enough_pixels = _OVERSAMPLING * pixels_used(processor) if self.sees_pictures else None
         self.harmless = harmless(self.tokenizer)
 
-    def queries(self, queries: Sequence[Query]) -> dict[str, Tensor]:
+    def queries(self, queries: Sequence[Query]) -> ModelInput:
+        return self.join(self.each_query(queries))
+
+    def documents(self, documents: Sequence[Document]) -> ModelInput:
+        return self.join(self.each_document(documents))
+
+    def each_query(self, queries: Sequence[Query]) -> list[ModelInput]:
+        return self.each([self.told_query(query) for query in queries])
+
+    def each_document(self, documents: Sequence[Document]) -> list[ModelInput]:
+        return self.each([self.told_document(document) for document in documents])
+
+    def told_query(self, query: Query) -> Told:
         limit = self.config.max_query_tokens
-        return self._batch(
-            [(self.config.query_prompt, query.text, query.images, f"query {query.id!r}") for query in queries], limit
+        return Told(self.config.query_prompt, query.text, query.images, f"query {query.id!r}", limit)
+
+    def told_document(self, document: Document) -> Told:
+        fields = self.config.document_fields
+        return Told(
+            self.config.document_prompt,
+            document.body if "text" in fields else "",
+            document.images if "image" in fields else (),
+            f"document {document.id!r}",
+            self.config.max_document_tokens,
         )
 
-    def documents(self, documents: Sequence[Document]) -> dict[str, Tensor]:
-        limit, fields = self.config.max_document_tokens, self.config.document_fields
-        return self._batch(
-            [
-                (
-                    self.config.document_prompt,
-                    document.body if "text" in fields else "",
-                    document.images if "image" in fields else (),
-                    f"document {document.id!r}",
-                )
-                for document in documents
-            ],
-            limit,
-        )
+    def join(self, records: Sequence[ModelInput]) -> ModelInput:
+        """One batch of records, padded to the longest on the tokenizer's side; pictures follow one another."""
+        longest = max(map(tokens, records))
+        padding = {"input_ids": self.tokenizer.pad_token_id, "token_type_ids": self.tokenizer.pad_token_type_id}
+        left = self.tokenizer.padding_side == "left"
+        batch: ModelInput = {}
+        for name in dict.fromkeys(name for record in records for name in record):
+            parts = [record[name] for record in records if name in record]
+            if name in _OF_TOKENS:
+                gaps = [longest - part.shape[1] for part in parts]
+                parts = [
+                    pad(part, (0, 0) * (part.ndim - 2) + ((gap, 0) if left else (0, gap)), value=padding.get(name, 0))
+                    for part, gap in zip(parts, gaps, strict=True)
+                ]
+            batch[name] = torch.cat(parts)
+        return batch
 
-    def _batch(self, records: list[tuple[str, str, tuple[str, ...], str]], limit: int) -> dict[str, Tensor]:
-        for _, text, images, name in records:
-            if not text and not images:
-                raise InputError(f"{name}: nothing left of it under model.document_fields: name text, image or both")
-            if images and not self.sees_pictures:
+    def each(self, records: Sequence[Told]) -> list[ModelInput]:
+        for record in records:
+            if not record.text and not record.images:
                 raise InputError(
-                    f"{name}: has a picture, but the backbone reads text only: model.document_fields=[text]"
+                    f"{record.name}: nothing left of it under model.document_fields: name text, image or both"
                 )
-        if self.sees_pictures:
-            return self._with_template(records, limit)
-        texts = [prompt.replace("{text}", text) for prompt, text, _, _ in records]
-        return dict(self.tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="pt"))
+            if record.images and not self.sees_pictures:
+                raise InputError(
+                    f"{record.name}: has a picture, but the backbone reads text only: model.document_fields=[text]"
+                )
+        texts = iter(self._texts([record for record in records if not record.images]))  # all at once: far faster
+        return [self._with_pictures(record) if record.images else next(texts) for record in records]
 
-    def _with_template(self, records: list[tuple[str, str, tuple[str, ...], str]], limit: int) -> dict[str, Tensor]:
-        prompts, pictures = [], []
-        for prompt, text, images, name in records:
-            content: list[dict[str, str]] = [{"type": "image"} for _ in images]
-            text = prompt.replace("{text}", self.cut(self.harmless(text), limit))
-            content += [{"type": "text", "text": text}] if text else []
-            message = [{"role": "user", "content": content}]
-            prompts.append(self.processor.apply_chat_template(message, tokenize=False))
-            try:
-                pictures += [open_image(image, self._enough_pixels) for image in images]
-            except InputError as error:
-                raise InputError(f"{name}: {error}") from None
+    def _texts(self, records: Sequence[Told]) -> list[ModelInput]:
+        if not records:
+            return []
+        if self.sees_pictures:
+            encoded = self.processor(text=[self._templated(record) for record in records])
+        else:
+            texts = [record.prompt.replace("{text}", record.text) for record in records]
+            encoded = self.tokenizer(texts, truncation=True, max_length=records[0].limit)
+        return [{name: torch.tensor([rows[i]]) for name, rows in encoded.items()} for i in range(len(records))]
+
+    def _with_pictures(self, record: Told) -> ModelInput:
         try:
-            batch = self.processor(text=prompts, images=pictures or None, padding=True, return_tensors="pt")
+            pictures = [open_image(image, self._enough_pixels) for image in record.images]
+        except InputError as error:
+            raise InputError(f"{record.name}: {error}") from None
+        try:
+            return dict(self.processor(text=[self._templated(record)], images=pictures, return_tensors="pt"))
         except ValueError as error:  # e.g. a picture 200 times as wide as high
-            raise InputError(f"one of {', '.join(r[-1] for r in records)}: the processor refuses it: {error}") from None
-        return dict(batch)
+            raise InputError(f"{record.name}: the processor refuses it: {error}") from None
+
+    def _templated(self, record: Told) -> str:
+        content: list[dict[str, str]] = [{"type": "image"} for _ in record.images]
+        text = record.prompt.replace("{text}", self.cut(self.harmless(record.text), record.limit))
+        content += [{"type": "text", "text": text}] if text else []
+        return self.processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
 
     def cut(self, text: str, limit: int) -> str:
         """The first `limit` tokens of a text, as text: a template's closing tokens must not be cut."""
@@ -88,6 +138,11 @@ class InputBuilder:
             text, add_special_tokens=False, truncation=True, max_length=limit, return_offsets_mapping=True
         )
         return text[: encoded["offset_mapping"][-1][1]]
+
+
+def tokens(record: Mapping[str, Tensor]) -> int:
+    """Of a model input, visual ones and padding counted: what each of its records takes up."""
+    return record["attention_mask"].shape[1]
 
 
 def harmless(tokenizer: Any) -> Callable[[str], str]:

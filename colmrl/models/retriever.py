@@ -22,13 +22,15 @@ from torch import Tensor, nn
 
 from colmrl.config import Config, LoraConfig, ModelConfig, MultiConfig, ShowConfig, SingleConfig
 from colmrl.errors import InputError
+from colmrl.models.attention import AttentionKernel
 from colmrl.models.backbone import Backbone, load_processor, no_bars
 from colmrl.models.heads import MultiHead, SingleHead
 from colmrl.models.inputs import InputBuilder
+from colmrl.models.weights import weights_fingerprint
 from colmrl.scoring import MultiVectors
 from colmrl.view import TrainedViews
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,11 @@ class Retriever(nn.Module):
         self.multi = MultiHead(multi, width) if multi.dims else None
 
     @classmethod
-    def create(cls, config: Config) -> "Retriever":
-        """A new model from `model.backbone`, heads drawn with `seed`."""
+    def create(cls, config: Config, weights: str | None = None) -> "Retriever":
+        """A new model from `model.backbone`, heads drawn with `seed`; `weights`: a folder with its weights instead."""
         model = config.model
         processor = load_processor(model.backbone, model.max_pixels, model.padding_side)
-        backbone = Backbone.load(model.backbone, model.dtype)
+        backbone = Backbone.load(weights or model.backbone, model, config.attention_kernel)
         torch.manual_seed(config.seed)
         match model.tuning:
             case "full":
@@ -105,21 +107,24 @@ class Retriever(nn.Module):
                 backbone.requires_grad_(False)
         if not backbone.sees_pictures:
             backbone.check_lengths(model)
-        return cls(describe(config), backbone, processor)
+        description = describe(config)
+        if model.tuning != "full":
+            description = replace(description, backbone_fingerprint=weights_fingerprint(model.backbone))
+        return cls(description, backbone, processor)
 
     @classmethod
-    def load(cls, folder: str | Path) -> "Retriever":
+    def load(cls, folder: str | Path, kernel: AttentionKernel = "sdpa") -> "Retriever":
         """A checkpoint, bit-equal to what was saved. Raises InputError where it is not one, or its base changed."""
         folder = Path(folder)
         description = read_description(folder)
         model = description.model
         processor = load_processor(str(folder / "processor"), model.max_pixels, model.padding_side)
         if model.tuning == "full":
-            backbone = Backbone.load(str(folder / "backbone"), model.dtype)
+            backbone = Backbone.load(str(folder / "backbone"), model, kernel)
             backbone.requires_grad_(True)
         else:
-            backbone = Backbone.load(model.backbone, model.dtype)
-            if backbone.fingerprint() != description.backbone_fingerprint:
+            backbone = Backbone.load(model.backbone, model, kernel)
+            if weights_fingerprint(model.backbone) != description.backbone_fingerprint:
                 raise InputError(
                     f"{folder}: was trained on other base weights than {model.backbone!r} now holds: put them back, "
                     "or train again"
@@ -152,10 +157,7 @@ class Retriever(nn.Module):
         save_file({name: tensor.contiguous() for name, tensor in heads.items()}, partial / "heads.safetensors")
         self.inputs.processor.save_pretrained(partial / "processor")
         (partial / "processor" / "config.json").write_text(json.dumps({"model_type": self.backbone.family}))
-        description = _DESCRIPTION.dump_python(self.description, mode="json")
-        if self.description.model.tuning != "full":
-            description["backbone_fingerprint"] = self.backbone.fingerprint()
-        (partial / "colmrl.json").write_text(json.dumps(description, indent=2))
+        write_description(partial, self.description)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
 
@@ -170,9 +172,20 @@ class Retriever(nn.Module):
             multi=self.multi(hidden, mask) if self.multi is not None else None,
         )
 
+    def compile_heads(self) -> None:
+        """Both heads by torch.compile, for batches of any size; their weights and names stay as they are."""
+        for head in (self.single, self.multi):
+            if head is not None:
+                head.compile(dynamic=True)
+
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
+
+
+def write_description(folder: Path, description: Description) -> None:
+    content = _DESCRIPTION.dump_python(description, mode="json")
+    (folder / "colmrl.json").write_text(json.dumps(content, indent=2))
 
 
 def read_description(folder: Path) -> Description:

@@ -9,14 +9,18 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from colmrl.data.records import Example, Examples
-from colmrl.models.inputs import InputBuilder
+from colmrl.config import Config
+from colmrl.data.mixture import Mixture
+from colmrl.data.records import Example
+from colmrl.errors import InputError
+from colmrl.models.inputs import InputBuilder, tokens
+from colmrl.training.chunks import chunks_of
 
 
 class ExampleDataset(Dataset[Example]):
     """Examples with at most `negatives` of their hard negatives, drawn anew each epoch, the same for the same seed."""
 
-    def __init__(self, examples: Examples, negatives: int, seed: int):
+    def __init__(self, examples: Mixture, negatives: int, seed: int):
         self.examples, self.negatives, self.seed, self.epoch = examples, negatives, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -45,35 +49,60 @@ class Collator:
     negatives [q n] which candidates are a query's own explicit negatives, padded with -1
     teacher   [q 1+n] the triples' scores of its positive and of those, NaN where there is none
 
-    `positives`: query id → ids of all documents known to answer it. `mini_batch_size`: records a chunk, at most.
+    `positives`: query id → ids of all documents known to answer it. `mini_batch_size`, `mini_batch_tokens`: what a
+    chunk holds, at most, records of like length together (`chunks.chunks_of`); with neither there is one of queries and
+    one of documents.
     """
 
     inputs: InputBuilder
     positives: Mapping[str, set[str]]
     mini_batch_size: int | None = None
+    mini_batch_tokens: int | None = None
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
         candidates = [example.positive for example in examples]
         candidates += [negative for example in examples for negative in example.negatives]
         queries = [example.query for example in examples]
-        size = self.mini_batch_size or len(candidates)
-        chunks = [self.inputs.queries(queries[i : i + size]) for i in range(0, len(queries), size)]
-        chunks += [self.inputs.documents(candidates[i : i + size]) for i in range(0, len(candidates), size)]
+        records = [*self.inputs.each_query(queries), *self.inputs.each_document(candidates)]
+        chunks = self._chunks([tokens(record) for record in records], len(queries))
+        rows = [place for chunk in chunks for place in chunk]
         known = [sorted(map(key, self.positives.get(query.id, ()))) for query in queries]
         most = max((len(example.negatives) for example in examples), default=0)
         negatives, place = torch.full((len(queries), most), -1), len(queries)
+        teacher = torch.full((len(queries), 1 + most), float("nan"))
         for i, example in enumerate(examples):
             negatives[i, : len(example.negatives)] = torch.arange(place, place + len(example.negatives))
             place += len(example.negatives)
+            if example.scores is not None:
+                teacher[i, : len(example.scores)] = torch.tensor(example.scores)
         return {
-            "chunks": chunks,
-            "order": torch.arange(len(queries) + len(candidates)),
+            "chunks": [self.inputs.join([records[place] for place in chunk]) for chunk in chunks],
+            "order": torch.argsort(torch.tensor(rows)),
             "queries": torch.tensor(len(queries)),
             "candidates": torch.tensor([key(c.id) for c in candidates]),
             "known": _padded(known),
             "negatives": negatives,
-            "teacher": torch.full((len(queries), 1 + most), float("nan")),
+            "teacher": teacher,
         }
+
+    def _chunks(self, lengths: Sequence[int], queries: int) -> list[list[int]]:
+        """Places of the records of each chunk; only where tokens are counted may queries and documents share one."""
+        if self.mini_batch_tokens:
+            return chunks_of(lengths, self.mini_batch_size, self.mini_batch_tokens)
+        first, then = (chunks_of(some, self.mini_batch_size) for some in (lengths[:queries], lengths[queries:]))
+        return first + [[queries + place for place in chunk] for chunk in then]
+
+
+def check_teacher(config: Config, examples: Mixture, negatives: int) -> None:
+    """An InputError where the triples' scores are to teach and there are none, or no negatives to tell them of."""
+    asked = [f"loss.{name}" for name in ("teacher_kl", "teacher_margin_mse") if getattr(config.loss, name)]
+    if asked and not examples.scored:
+        raise InputError(
+            f"{', '.join(asked)}: no example has a score of its positive and of a negative: mine with a teacher, give "
+            "triples with pos_score and neg_scores, or leave it 0"
+        )
+    if asked and not negatives:
+        raise InputError(f"train.negatives: 0: {', '.join(asked)} compares a positive with its negatives: raise it")
 
 
 def key(name: str) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from rich.progress import Progress as Bar
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from colmrl.files import write_text
 from colmrl.progress import bar
 
 log = logging.getLogger(__name__)
@@ -25,8 +26,9 @@ class Metrics(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if state.global_step == 0:
-            self.path.unlink(missing_ok=True)  # of a run that stopped before its first resume point
+        if self.path.is_file():  # what an interrupted run did after its last resume point is done again
+            lines = [line for line in self.path.read_text().splitlines() if _is_before(line, state.global_step)]
+            write_text(self.path, "".join(f"{line}\n" for line in lines))
         self.bar = bar("training")
         self.bar.start()
         self.task = self.bar.add_task("", total=state.max_steps, completed=state.global_step)
@@ -54,3 +56,15 @@ class Metrics(TrainerCallback):
             file.write(json.dumps(line) + "\n")
         if "loss" in logs:
             log.info("step %d of %d: loss %.3f", state.global_step, state.max_steps, float(logs["loss"]))
+        judged = {name.removeprefix("eval_"): value for name, value in logs.items() if name.endswith("/ndcg_at_10")}
+        if judged:
+            numbers = ", ".join(f"{name} {value:.4f}" for name, value in judged.items())
+            log.info("step %d of %d: %s", state.global_step, state.max_steps, numbers)
+
+
+def _is_before(line: str, step: int) -> bool:
+    """Whether a line of metrics.jsonl is whole and of a step up to this one."""
+    try:
+        return json.loads(line)["step"] <= step
+    except ValueError:
+        return False

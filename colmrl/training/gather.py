@@ -10,7 +10,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from jaxtyping import Float, Int, Shaped
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from colmrl.models.retriever import Embeddings
 from colmrl.scoring import MultiVectors
@@ -69,6 +70,14 @@ def sum_over_processes(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape
     if processes() > 1:
         dist.all_reduce(values)
     return values
+
+
+def whole_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Name → trained weight, put together from its shards, on the CPU; empty where nothing is sharded."""
+    trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    if not any(isinstance(p, DTensor) for p in trained.values()):
+        return {}
+    return {name: (p.full_tensor() if isinstance(p, DTensor) else p).cpu() for name, p in trained.items()}
 
 
 def _gathered(rows: Tensor, counts: list[int]) -> Tensor:

@@ -30,8 +30,8 @@ def cached_step(
     """Add the gradient of `loss_of(embeddings of all chunks' records)` to the parameters; returns the loss, detached.
 
     Gradients are synchronised across processes once, with the last chunk (`no_sync`: as DistributedDataParallel's).
-    `passes`: how often the model must run, where its weights are sharded and another process has more chunks (None: once
-    a chunk); the last chunk then runs again and counts for nothing.
+    `passes`: how often the model must run, where its weights are sharded and another process has more chunks (None:
+    once a chunk); the last chunk then runs again and counts for nothing.
     """
     states, parts = [], []
     passes = passes or len(chunks)

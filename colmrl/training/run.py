@@ -3,65 +3,89 @@
 import json
 import logging
 import shutil
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
-from transformers import PrinterCallback, set_seed
+import torch
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, set_seed
 
 from colmrl import provenance
 from colmrl.config import Config
 from colmrl.configure import changed_keys, save_config
+from colmrl.data.mixture import Mixture
 from colmrl.data.reading import read_training
-from colmrl.data.records import Examples
 from colmrl.errors import InputError
 from colmrl.files import write_text
 from colmrl.inputs import write_inputs
-from colmrl.models.retriever import Retriever, describe, read_description
+from colmrl.models.initialising import take_over
+from colmrl.models.retriever import Retriever
 from colmrl.runtime import use_torch
-from colmrl.training.batches import Collator, ExampleDataset
+from colmrl.training import gather, processes
+from colmrl.training.auto_batch import choose_mini_batch
+from colmrl.training.batches import Collator, ExampleDataset, check_teacher
+from colmrl.training.caching import prepare_cache
 from colmrl.training.callbacks import Metrics
+from colmrl.training.ema import Ema, load_average
+from colmrl.training.gather import rank
+from colmrl.training.held_out import HeldOut, KeepBest, best_point, check_watching, is_over
+from colmrl.training.processes import on_first
+from colmrl.training.profiling import Profile
+from colmrl.training.reporting import check_reporters, close_reporters, reporters
+from colmrl.training.sampler import RetrievalBatches
+from colmrl.training.throughput import Throughput
 from colmrl.training.trainer import RetrieverTrainer, arguments
 
 log = logging.getLogger(__name__)
 
 # What may differ when an interrupted run is gone on with: none of it changes the weights.
 _FREE = ("device", "encode.", "mine.", "eval.", "loop.", "train.workers", "train.log_steps", "train.save_steps")
+_FREE += ("train.report_to", "train.profile")
+_FREE_UNJUDGED = ("train.eval_steps", "data.eval_path", "data.eval_split")  # where nothing is kept for being best
 
 
 def train(config: Config) -> Path:
     """Train as `config` says into `config.output`; returns its `checkpoint` folder.
 
-    An interrupted run goes on from its last resume point; a finished one is refused, never overwritten.
+    An interrupted run goes on from its last resume point; a finished one is refused, never overwritten. Of several
+    processes all read and check, and the first alone writes.
     """
+    processes.start(use_torch(config))
+    if rank():
+        logging.getLogger("colmrl").setLevel(logging.WARNING)
     output = Path(config.output)
     checkpoint = output / "checkpoint"
     if checkpoint.exists():
         raise InputError(f"{checkpoint}: exists already: choose another --output, or remove it")
-    config = write_inputs(config)
-    _check_same_run(config, output)
+    check_watching(config)
+    check_reporters(config)
+    config = on_first(lambda: write_inputs(config))
+    on_first(lambda: _check_same_run(config, output))
     steps_wanted = config.train.max_steps if config.train.max_steps >= 0 else config.train.epochs
-    data = None
+    data = held_out = None
     if steps_wanted:
         examples, positives = read_training(config.data, config.show)
-        data = ExampleDataset(examples, negatives_to_use(config, examples), config.seed), positives
-    use_torch(config)
+        negatives = negatives_to_use(config, examples)
+        check_teacher(config, examples, negatives)
+        data = ExampleDataset(examples, negatives, config.seed), positives
+        held_out = HeldOut(config) if config.train.eval_steps else None
     set_seed(config.seed)
     model = _model(config)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if steps_wanted and not trained:
         raise InputError("model.tuning: frozen, and no head has weights: train a head (single.projection, multi.dims)")
-    _start_folder(config, output)
+    on_first(lambda: _start_folder(config, output))
     if data:
         total = sum(p.numel() for p in model.parameters())
         log.info("training %.2f M of %.2f M parameters", trained / 1e6, total / 1e6)
-        _fit(config, model, *data, output)
-    model.save(checkpoint)
-    shutil.rmtree(output / "trainer", ignore_errors=True)
+        _fit(config, model, *data, held_out, output)
+    gathered = gather.whole_weights(model)
+    on_first(lambda: (_with(gathered, config) if gathered else model).save(checkpoint))
+    on_first(lambda: shutil.rmtree(output / "trainer", ignore_errors=True))
     log.info("checkpoint: %s", checkpoint)
     return checkpoint
 
 
-def negatives_to_use(config: Config, examples: Examples) -> int:
+def negatives_to_use(config: Config, examples: Mixture) -> int:
     """How many hard negatives a query trains with; an InputError where that is more than there are."""
     most = examples.most_negatives
     wanted = config.train.negatives
@@ -76,54 +100,117 @@ def negatives_to_use(config: Config, examples: Examples) -> int:
 
 
 def _model(config: Config) -> Retriever:
-    if config.train.init_from is None:
-        return Retriever.create(config)
-    described, wanted = read_description(Path(config.train.init_from)), describe(config)
-    changed = [
-        f"{section}.{name}"
-        for section in ("model", "lora", "single", "multi")
-        for name, value in vars(getattr(wanted, section)).items()
-        if name != "temperature" and value != getattr(getattr(described, section), name)
-    ]
-    if changed:
-        raise InputError(
-            f"train.init_from: {config.train.init_from}: was made with another {', '.join(changed)}: "
-            "take its settings over, or train from model.backbone"
-        )
-    model = Retriever.load(config.train.init_from)
-    model.description = replace(model.description, single=wanted.single, multi=wanted.multi, show=wanted.show)
+    start = config.train.init_from
+    return Retriever.create(config) if start is None else take_over(config, start)
+
+
+def _with(weights: dict[str, torch.Tensor], config: Config) -> Retriever:
+    """A model that is not sharded, with the weights that were trained."""
+    model = _model(config)
+    _, unexpected = model.load_state_dict(weights, strict=False)
+    assert not unexpected, unexpected
     return model
 
 
 def _fit(
-    config: Config, model: Retriever, dataset: ExampleDataset, positives: dict[str, set[str]], output: Path
+    config: Config,
+    model: Retriever,
+    dataset: ExampleDataset,
+    positives: dict[str, set[str]],
+    held_out: HeldOut | None,
+    output: Path,
 ) -> None:
+    """Leaves the weights that are to be kept in the model: the last, the best, or their average."""
     if config.train.gradient_checkpointing:
         model.backbone.checkpoint_gradients()
-    folder, metrics = output / "trainer", Metrics(output / "metrics.jsonl")
+    if config.train.compile_heads:
+        model.compile_heads()
+    size = on_first(lambda: _mini_batch_size(config, model, dataset, output))
+    inputs = model.inputs
+    if config.train.tower_cache:
+        inputs = prepare_cache(config, model.to(use_torch(config)), dataset, size)
+    sizes, folder = dataset.examples.sizes, output / "trainer"
+    batches = len(RetrievalBatches(sizes, None, config.train.batch_size, config.seed, world=gather.processes()))
     trainer = RetrieverTrainer(
         config,
         model=model,
-        args=arguments(config, folder, -(-len(dataset) // config.train.batch_size)),
+        args=arguments(config, folder, -(-batches // config.train.accumulation)),
         train_dataset=dataset,
-        data_collator=Collator(model.inputs, positives, config.train.mini_batch_size),
-        callbacks=[metrics],
+        eval_dataset=held_out,
+        data_collator=Collator(inputs, positives, size, config.train.mini_batch_tokens),
     )
     trainer.remove_callback(PrinterCallback)
-    resume = _resume_point(folder)
+    if rank():
+        torch.manual_seed(config.seed + rank())  # of dropout: weights were drawn alike, and are on their way
+    resume = on_first(lambda: _resume_point(folder))
     if resume:
         log.info("going on from %s", resume)
-    try:
-        trainer.train(resume_from_checkpoint=resume)
-    finally:
+    if resume and is_over(Path(resume), trainer.args.max_steps, config.train.patience):
+        trainer.state = TrainerState.load_from_json(f"{resume}/trainer_state.json")
+        trainer._load_from_checkpoint(resume)
+    else:
+        closing = _watch(config, trainer, output, resume)
+        try:
+            trainer.train(resume_from_checkpoint=resume)
+        finally:
+            closing()
+    best = best_point(folder, trainer.state)
+    if config.train.ema:
+        load_average(model, best or Path(str(on_first(lambda: _resume_point(folder)))))
+    elif best:
+        trainer._load_from_checkpoint(str(best))
+
+
+def _mini_batch_size(config: Config, model: Retriever, dataset: ExampleDataset, output: Path) -> int | None:
+    """What `train.auto_batch` finds is kept in the run folder: with another size dropout would draw otherwise."""
+    if not config.train.auto_batch:
+        return config.train.mini_batch_size
+    found = output / "auto-batch.json"
+    if not (found.is_file() and _resume_point(output / "trainer")):
+        size = choose_mini_batch(config, model.to(use_torch(config)), dataset)
+        write_text(found, json.dumps({"mini_batch_size": size}))
+    return json.loads(found.read_text())["mini_batch_size"]
+
+
+def _watch(config: Config, trainer: RetrieverTrainer, output: Path, resume: str | None) -> Callable[[], None]:
+    """Have the trainer watched as the configuration asks for; returns what is to be called at the end."""
+    train, model = config.train, trainer.model
+    assert isinstance(model, Retriever)
+    if train.ema:
+        trainer.ema = Ema(train.ema, resume)
+        trainer.add_callback(trainer.ema)
+    if train.best_metric:
+        trainer.add_callback(KeepBest())
+    if train.patience:
+        trainer.add_callback(EarlyStoppingCallback(train.patience))
+    throughput = Throughput()
+    trainer.add_callback(throughput)
+    trainer.on_batch.append(throughput.on_batch)
+    trainer.numbers.append(throughput.numbers)
+    if rank():
+        return lambda: None
+    if train.profile:
+        heads = [head for head in (model.single, model.multi) if head is not None]
+        parts = {"vision": model.backbone.vision_modules, "language": [model.backbone], "heads": heads}
+        trainer.add_callback(Profile(train.profile, output / "profile", trainer, parts))
+    metrics, step = Metrics(output / "metrics.jsonl"), int(resume.rpartition("-")[2]) if resume else 0
+    trainer.add_callback(metrics)
+    for reporter in reporters(config, output, step):
+        trainer.add_callback(reporter)
+
+    def close() -> None:
         metrics.close()
+        close_reporters(config)
+
+    return close
 
 
 def _check_same_run(config: Config, output: Path) -> None:
     """An interrupted run may only be gone on with as it was begun; one that has no resume point is begun anew."""
     if not _resume_point(output / "trainer"):
         return
-    changed = [key for key in changed_keys(output / "config.yaml", config) if not key.startswith(_FREE)]
+    free = _FREE if config.train.best_metric else _FREE + _FREE_UNJUDGED
+    changed = [key for key in changed_keys(output / "config.yaml", config) if not key.startswith(free)]
     if changed:
         raise InputError(
             f"{output}: an unfinished run with other {', '.join(changed)}: choose another --output, or remove it"
@@ -134,9 +221,12 @@ def _resume_point(folder: Path) -> str | None:
     """The newest resume point that was written whole (its state comes last); half-written ones are removed."""
     points = sorted(folder.glob("checkpoint-*"), key=lambda point: int(point.name.rpartition("-")[2]))
     for point in reversed(points):
-        if (point / "trainer_state.json").is_file():
+        try:
+            json.loads((point / "trainer_state.json").read_text())
+        except (OSError, ValueError):
+            shutil.rmtree(point)
+        else:
             return str(point)
-        shutil.rmtree(point)
     return None
 
 

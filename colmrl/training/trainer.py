@@ -1,6 +1,8 @@
 """transformers.Trainer with our loss, batches and resume points; everything else is the library's."""
 
+import contextlib
 import functools
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +16,17 @@ from transformers import Trainer, TrainingArguments
 
 from colmrl.config import Config
 from colmrl.errors import InputError
-from colmrl.models.retriever import Embeddings
+from colmrl.models.retriever import Embeddings, Retriever
 from colmrl.runtime import use_torch
 from colmrl.training.batches import ExampleDataset
-from colmrl.training.gather import processes, rank, sum_over_processes
+from colmrl.training.ema import Ema
+from colmrl.training.gather import gather_counts, processes, rank, sum_over_processes
 from colmrl.training.grad_cache import cached_step, tensors
+from colmrl.training.held_out import HeldOut
 from colmrl.training.objective import Objective
 from colmrl.training.pool import make_pool
+from colmrl.training.processes import on_first, wait
+from colmrl.training.sampler import RetrievalBatches
 
 _WEIGHTS, _OBJECTIVE = "trainable.safetensors", "objective."
 
@@ -29,7 +35,8 @@ class RetrieverTrainer(Trainer):
     """The loss of both heads over all processes' candidates, in one pass or by GradCache; resume points hold what is
     trained and nothing else.
 
-    `on_batch`: called with every batch before its step; `numbers`: what else is in each log.
+    `on_batch`: called with every batch before its step; `numbers`: what else is in each log. `ema`: what is evaluated
+    in place of the weights, if anything is.
     """
 
     train_dataset: ExampleDataset
@@ -41,6 +48,8 @@ class RetrieverTrainer(Trainer):
         self.objective = Objective(config).to(self.args.device)
         self.on_batch: list[Callable[[dict[str, Any]], None]] = []
         self.numbers: list[Callable[[], dict[str, float]]] = []
+        self.ema: Ema | None = None
+        self._step = -1
         self._losses: dict[str, list[Tensor]] = defaultdict(list)
         train = config.train
         self._cached = bool(train.mini_batch_size or train.mini_batch_tokens or train.auto_batch)
@@ -49,25 +58,34 @@ class RetrieverTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Each process draws its own share of every batch, so nothing is left for accelerate to split."""
         train = self.config.train
-        batches = RetrievalBatches(
-            [len(self.train_dataset)],
-            None,
+        self._batches = RetrievalBatches(
+            self.train_dataset.examples.sizes,
+            self.train_dataset.examples.weights,
             train.batch_size,
             self.config.seed,
             rank(),
             processes(),
         )
-        return _Loader(
+        return DataLoader(
             self.train_dataset,
-            batch_sampler=batches,
+            batch_sampler=self._batches,
             collate_fn=self.data_collator,
             num_workers=train.workers,
             pin_memory=self.args.dataloader_pin_memory,
         )
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """What draws by the epoch is told it here: on resuming, the library puts a loader of its own around them."""
+        self.train_dataset.set_epoch(kwargs["epoch"])
+        self._batches.set_epoch(kwargs["epoch"])
+        super()._run_epoch(*args, **kwargs)
+
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
+        if self._step != self.state.global_step:
+            self.objective.zero_grad()  # the library zeroes the model's gradients alone
+            self._step = self.state.global_step
         for seen in self.on_batch:
             seen(inputs)
         if self._cached:
@@ -90,6 +108,7 @@ class RetrieverTrainer(Trainer):
             self.accelerator.backward,  # scales the loss for fp16; the cached gradient carries the scale on
             Tensor.backward,
             functools.partial(self.accelerator.no_sync, model=model),
+            max(gather_counts(len(inputs["chunks"]))) if self.is_fsdp_enabled else None,
         )
 
     def compute_loss(
@@ -123,7 +142,7 @@ class RetrieverTrainer(Trainer):
             logs |= dict(zip(self._losses, (sum_over_processes(means) / processes()).tolist(), strict=True))
             self._losses.clear()
             if self.config.loss.learn_temperature:
-                logs |= {f"temperature_{head}": float(t.exp()) for head, t in self.objective.log_temperatures.items()}
+                logs |= {f"temperature_{head}": t.exp().item() for head, t in self.objective.log_temperatures.items()}
             if self.config.loss.balance != "fixed":
                 weights = zip(self.objective.views, self.objective.balance.tolist(), strict=True)
                 logs |= {f"balance_{view}": weight for view, weight in weights}
@@ -131,13 +150,37 @@ class RetrieverTrainer(Trainer):
                 logs |= numbers()
         super().log(logs, start_time)
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Retrieval on what is held out, judged by the first process; `eval_VIEW/METRIC` → value in all of them."""
+        held_out, model, start = self.eval_dataset, self.model, time.monotonic()
+        assert isinstance(held_out, HeldOut) and isinstance(model, Retriever)
+        folder = Path(str(self.args.output_dir)) / "held-out"
+        with self.ema.swapped() if self.ema is not None else contextlib.nullcontext():
+            judged = on_first(lambda: held_out.judge(model, folder))
+        metrics = {f"eval_{name}": value for name, value in judged.items()}
+        metrics["eval_seconds"] = time.monotonic() - start
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """The first process's state comes after this, and says that the resume point is whole."""
+        super()._save_rng_state(output_dir)
+        wait()
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if not self.args.should_save:
+            return
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         assert self.model is not None
-        trained = {name: p.detach().contiguous() for name, p in self.model.named_parameters() if p.requires_grad}
+        values = state_dict or dict(self.model.named_parameters())  # given where weights are sharded: whole ones
+        names = [name for name, p in self.model.named_parameters() if p.requires_grad]
+        trained = {name: values[name].detach().contiguous() for name in names}
         trained |= {f"{_OBJECTIVE}{name}": value.contiguous() for name, value in self.objective.state_dict().items()}
         save_file(trained, folder / _WEIGHTS)
+        if self.ema is not None:
+            self.ema.save(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         weights = load_file(Path(resume_from_checkpoint) / _WEIGHTS)
@@ -145,35 +188,13 @@ class RetrieverTrainer(Trainer):
             name.removeprefix(_OBJECTIVE): weights.pop(name) for name in list(weights) if name.startswith(_OBJECTIVE)
         }
         self.objective.load_state_dict(learnt)
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)  # from shards, which the library saved
+            return
         target = model or self.model
         assert target is not None
         _, unexpected = target.load_state_dict(weights, strict=False)
         assert not unexpected, unexpected
-
-
-class RetrievalBatches:  # INTERIM until sampler.py is there
-    def __init__(self, sizes: Any, weights: Any, batch_size: int, seed: int, rank: int, world: int):
-        self.size, self.batch, self.seed, self.rank, self.world = sizes[0], batch_size, seed, rank, world
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return -(-self.size // (self.batch * self.world))
-
-    def __iter__(self) -> Any:
-        order = torch.randperm(self.size, generator=torch.Generator().manual_seed(self.seed * 1000 + self.epoch))
-        for whole in order.split(self.batch * self.world):
-            yield whole.tensor_split(self.world)[self.rank].tolist()
-
-
-class _Loader(DataLoader[Any]):
-    """The library tells a loader of its own the epoch; ours passes it on to what draws by it."""
-
-    def set_epoch(self, epoch: int) -> None:
-        self.dataset.set_epoch(epoch)  # pyright: ignore[reportAttributeAccessIssue]
-        self.batch_sampler.set_epoch(epoch)  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
 
 
 def arguments(config: Config, folder: Path, steps_an_epoch: int) -> TrainingArguments:
@@ -205,7 +226,12 @@ def arguments(config: Config, folder: Path, steps_an_epoch: int) -> TrainingArgu
         ddp_broadcast_buffers=False,
         save_strategy="steps",
         save_steps=train.save_steps,
-        save_total_limit=1,
+        save_total_limit=1,  # and the best
+        eval_strategy="steps" if train.eval_steps else "no",
+        eval_steps=train.eval_steps,
+        metric_for_best_model=train.best_metric,
+        greater_is_better=True,
+        restore_callback_states_from_checkpoint=True,  # how long early stopping has waited
         logging_steps=train.log_steps,
         logging_nan_inf_filter=False,  # a loss that is not a number is to be seen
         remove_unused_columns=False,
@@ -224,6 +250,8 @@ def _check_engine(trainer: Trainer, config: Config, cached: bool) -> None:
             "train.mini_batch_size, train.mini_batch_tokens: GradCache takes several backward passes a step, "
             "DeepSpeed one: use FSDP or plain processes, or train.gradient_checkpointing with a smaller batch_size"
         )
+    if (trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled) and (config.train.ema or config.train.eval_steps):
+        raise InputError("train.ema, train.eval_steps: need whole weights: leave them null, or FSDP and DeepSpeed")
     if (trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled) and (
         config.loss.learn_temperature or config.loss.balance == "uncertainty"
     ):

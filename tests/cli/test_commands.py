@@ -34,8 +34,8 @@ def snapshot(folder):
 
 def test_the_four_stages_and_the_loop_go_by_hand(tiny, sample, tmp_path):
     run, data = tmp_path / "run", sample / "train"
-    flags = ["--config", "demo", "--output", run, "--data", data, "--epochs", 0.05, "--batch_size", 8, "--lora"]
-    more = [f"model.backbone={tiny('qwen3_vl')}", "train.negatives=0", "device=cpu"]
+    flags = ["--config", "demo", "--output", run, "--data", data, "--batch_size", 8, "--lora"]
+    more = [f"model.backbone={tiny('qwen3_vl')}", "train.negatives=0", "train.max_steps=1", "device=cpu"]
     assert call(train_app, *flags, *more).stdout.strip() == str(run / "checkpoint")
     assert (run / "checkpoint/adapter").is_dir()
     views = "single@64,multi@64x8"

@@ -1,6 +1,7 @@
 """Every convention of tables: recognised, read, written back the same; whatever is wrong is said with its place."""
 
 import json
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -104,6 +105,44 @@ def test_the_beir_layout_holds_everything(tmp_path):
     assert {split: back.judged(split) for split in back.qrels} == dict(made.qrels)
     assert list(back.train_on("train").triples()) == list(made.train_on("train").triples())
     assert dict(back.top_ranked) == dict(made.top_ranked) and back.itself == made.itself
+
+
+@pytest.mark.parametrize("to", ["flagembedding", "triples", "beir"])
+def test_a_teachers_scores_survive_being_written_and_read(tmp_path, to):
+    made = collection(tmp_path, "text")
+    scored = [
+        Triple(t.query_id, t.pos_id, t.neg_ids, *((n / 8, (0.25, -n / 2.0)) if n % 3 else (None, None)))
+        for n, t in enumerate(made.train_on("train").triples())
+    ]
+    made = replace(made, examples={"train": Examples(made.queries, made.documents, scored)})
+    if to == "beir":
+        write_beir(made, tmp_path / "out")
+    else:
+        write_convention(made, to, tmp_path / "out")
+    back = read(tmp_path / "out")
+    assert [e.scores for e in back.train_on("train")] == [e.scores for e in made.train_on("train")]
+    assert not any("without" in note for note in back.notes)
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ({"pos": ["a", "b"], "neg": ["c"], "pos_scores": [1], "neg_scores": [0]}, "pos_scores: 1 for 2 pos"),
+        ({"pos": ["a"], "neg": ["c"], "neg_scores": [0, 1]}, "neg_scores: 2 for 1 neg"),
+        ({"pos": "a", "negs": ["c"], "pos_score": [1, 2]}, "pos_score: 2 for 1 pos"),
+        ({"pos": "a", "negs": ["c"], "neg_scores": ["x"]}, "neg_scores: 'x' is a str"),
+        ({"pos": "a", "negs": ["c"], "neg_scores": [float("inf")]}, "neg_scores: .* not all finite"),
+    ],
+)
+def test_scores_that_fit_no_records_are_said(tmp_path, columns, says):
+    with pytest.raises(InputError, match=rf"x\.jsonl:1: {says}"):
+        read(lines(tmp_path / "x.jsonl", {"query": "q"} | columns))
+
+
+def test_each_positive_has_its_own_score_and_the_negatives_theirs(tmp_path):
+    row = {"query": "q", "pos": ["a", "b"], "neg": ["c"], "pos_scores": [3, 2.5], "neg_scores": [1]}
+    found = read(lines(tmp_path / "x.jsonl", row)).train_on("train")
+    assert [(e.positive.text, e.scores) for e in found] == [("a", (3, 1)), ("b", (2.5, 1))]
 
 
 def test_the_beir_layout_makes_pictures_smaller_where_that_is_asked_for(tmp_path):

@@ -178,6 +178,9 @@ def test_mined_triples_survive_being_written_and_read(folder):
         "pos": "T x",
         "negs": ["a.png"],
     } == json.loads(path.read_text().splitlines()[0])
+    write_triples(path, [Triple("q1", "d1", ("d2",))], queries, documents, str(folder))
+    assert read_triples(path, *ids(folder)) == [Triple("q1", "d1", ("d2",))]  # without scores
+    write_triples(path, triples, queries, documents, str(folder))
     examples = Examples(queries, documents, triples)
     assert [e.positive.id for e in examples] == ["d1", "d2"] and examples[0].negatives == (documents[1],)
     with pytest.raises(InputError, match=r"triples\.jsonl:1: neg_ids: unknown id 'd2'"):

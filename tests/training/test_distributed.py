@@ -1,5 +1,6 @@
 """DESIGN §7: 2 ranks × B (gloo) = 1 process × 2B, in loss and gradient, with negatives and accumulation."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from engine import EVERYTHING, assert_same, batch_of, gradients
-from test_training import triples
+from test_training import triples, weights
 
 from colmrl.configure import load_config
 from colmrl.models.retriever import Retriever
+from colmrl.training.run import train
 
 HERE = Path(__file__).parent
 
@@ -23,13 +25,13 @@ def steps(processes, out, settings_of, *overrides):
     return torch.load(out / "steps.pt")
 
 
-def run(script, processes, *arguments):
+def run(script, processes, *arguments, works=True):
     """A script beside this one, in so many processes."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [sys.executable, *(torchrun if processes > 1 else []), str(HERE / script), *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE}:{HERE.parent}"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode == 0) == works, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +81,25 @@ def test_sharded_weights_have_the_same_gradient_though_one_process_has_more_chun
     found = torch.load(tmp_path / "grads.pt")
     assert_same((0, {name: grad for name, grad in expected.items() if name in found}), (0, found))
     assert len(found) > 50
+
+
+@pytest.mark.slow
+def test_a_run_with_sharded_weights_learns_what_one_process_does_and_goes_on_after_a_kill(base, settings, tmp_path):
+    more = ["train={max_steps: 4, negatives: 1, learning_rate: 1e-4, log_steps: 1, save_steps: 2, mini_batch_size: 3}"]
+    overrides = [*base, *more, "loss.learn_temperature=false"]
+    run("one_fsdp_run.py", 2, "0", *overrides, f"output={tmp_path}/whole", "train.batch_size=5")
+    train(load_config(None, [*overrides, f"output={tmp_path}/alone", "train.batch_size=10"]))
+    run("one_fsdp_run.py", 2, "4", *overrides, f"output={tmp_path}/cut", "train.batch_size=5", works=False)
+    assert not (tmp_path / "cut/checkpoint").exists() and (tmp_path / "cut/trainer/checkpoint-2").exists()
+    run("one_fsdp_run.py", 2, "0", *overrides, f"output={tmp_path}/cut", "train.batch_size=5")
+    losses = {
+        name: [json.loads(line).get("loss") for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()][
+            :4
+        ]
+        for name in ("whole", "alone", "cut")
+    }
+    assert losses["whole"] == pytest.approx(losses["alone"], rel=1e-3) and losses["whole"] == losses["cut"]
+    whole, cut = weights(tmp_path / "whole/checkpoint"), weights(tmp_path / "cut/checkpoint")
+    assert whole.keys() == cut.keys() == weights(tmp_path / "alone/checkpoint").keys()
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    Retriever.load(tmp_path / "whole/checkpoint")

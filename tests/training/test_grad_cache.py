@@ -1,4 +1,4 @@
-"""DESIGN §7: the cached gradient is the whole batch's, in any chunks, for both heads, all dims and budgets, one replay."""
+"""DESIGN §7: the cached gradient is the whole batch's: any chunks, both heads, all dims and budgets, one replay."""
 
 import pytest
 import torch

@@ -21,7 +21,7 @@ COUNTS = ([3, 2, 4], [5, 7, 3, 6, 4])  # of the queries' and the candidates' vec
 def embedded(seed=0):
     generator = torch.Generator().manual_seed(seed)
     unit = lambda *shape: F.normalize(torch.randn(*shape, generator=generator), dim=-1)  # noqa: E731
-    return Embeddings(unit(8, 16), MultiVectors.pack([unit(n, 8) for n in sum(COUNTS, [])]))
+    return Embeddings(unit(8, 16), MultiVectors.pack([unit(n, 8) for n in [*COUNTS[0], *COUNTS[1]]]))
 
 
 def batch():
@@ -209,3 +209,14 @@ def test_gradnorm_compares_the_gradients_that_each_view_leaves_at_the_embeddings
 def test_an_objective_that_cannot_be_is_said(wrong, said):
     with pytest.raises(InputError, match=said):
         Objective(load_config(None, [*BASE, *wrong]))
+
+
+def test_records_count_as_what_they_are_whatever_their_order_in_the_chunks():
+    config, vectors = load_config(None, BASE), embedded()
+    order = torch.tensor([5, 2, 7, 0, 1, 6, 3, 4])
+    objective = Objective(config)
+    straight = objective(make_pool(vectors, batch(), config.multi.budgets))
+    mixed = batch() | {"order": order.argsort()}
+    turned = objective(make_pool(vectors.select(order), mixed, config.multi.budgets))
+    for view, loss in straight.items():
+        assert turned[view].item() == pytest.approx(loss.item(), rel=1e-5), view

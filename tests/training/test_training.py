@@ -12,12 +12,11 @@ from colmrl.cli.train import train_app
 from colmrl.configure import load_config
 from colmrl.data.beir import read_corpus, read_qrels, read_queries
 from colmrl.data.reading import read_training
-from colmrl.data.records import Document, Example, Examples, Query, Records, Triple, relevant
+from colmrl.data.records import Triple, relevant
 from colmrl.data.triples import write_triples
 from colmrl.errors import InputError
 from colmrl.models.retriever import Retriever
 from colmrl.training import run as run_module
-from colmrl.training.batches import Collator, ExampleDataset
 from colmrl.training.run import negatives_to_use, train
 
 
@@ -120,7 +119,7 @@ def test_a_finished_run_is_never_overwritten(checkpoint, settings):
 def test_training_goes_on_from_a_checkpoint(checkpoint, settings, tmp_path):
     same = weights(train(settings(tmp_path / "a", f"train.init_from={checkpoint}", "train.max_steps=0")))
     assert all(torch.equal(a, b) for a, b in zip(weights(checkpoint).values(), same.values(), strict=True))
-    for other in ("single.dims=[64]", "model.tuning=lora", "model.query_prompt=Q {text}", "lora.r=2"):
+    for other in ("model.tuning=lora", "single.pooling=last"):
         with pytest.raises(InputError, match=rf"init_from.*another {other.partition('=')[0]}"):
             train(settings(tmp_path / "b", f"train.init_from={checkpoint}", other))
     assert not (tmp_path / "b").exists()
@@ -186,32 +185,11 @@ def test_a_bad_picture_is_said_with_its_record_from_a_worker_too(settings, tmp_p
             train(settings(tmp_path / f"out-{workers}", *overrides))
 
 
-def test_epochs_that_are_given_win_over_the_files_max_steps(tmp_path):
-    made = train_app_config("--config", "demo", "--epochs", "2")
-    assert (made.train.epochs, made.train.max_steps) == (2, -1)
-
-
-def test_negatives_are_drawn_anew_each_epoch_and_the_same_for_a_seed():
-    documents = Records.of([Document("p"), *(Document(str(i)) for i in range(20))])
-    triples = [Triple("q", "p", tuple(str(i) for i in range(20)))]
-    examples = Examples(Records.of([Query("q")]), documents, triples)
-    dataset = ExampleDataset(examples, 3, seed=0)
-    draws = []
-    for epoch in (0, 1, 0):
-        dataset.set_epoch(epoch)
-        draws.append([n.id for n in dataset[0].negatives])
-    assert draws[0] == draws[2] != draws[1] and len(set(draws[0])) == 3
-    assert [n.id for n in ExampleDataset(examples, 3, seed=1)[0].negatives] != draws[0]
-
-
-def test_known_positives_of_a_query_are_marked_wherever_they_stand_in_the_batch(checkpoint):
-    inputs = Retriever.load(checkpoint).inputs
-    a, b, c = (Document(name, text=name) for name in "abc")
-    examples = [Example(Query("1", "x"), a, (c,)), Example(Query("2", "y"), b, (a,))]
-    batch = Collator(inputs, {"1": {"a", "b"}, "2": {"b"}})(examples)
-    # candidates: a b | c a
-    assert batch["known_positive"].tolist() == [[True, True, False, True], [False, True, False, False]]
-    assert batch["documents"]["input_ids"].shape[0] == 4 and batch["queries"]["input_ids"].shape[0] == 2
+def test_the_flags_of_a_first_look_set_what_they_say():
+    made = train_app_config("--config", "demo", "--auto-batch", "--profile", "train.profile=3")
+    assert (made.train.auto_batch, made.train.profile) == (0.9, 3)
+    made = train_app_config("--config", "demo", "--auto_batch")
+    assert (made.train.auto_batch, made.train.profile) == (0.9, 0)
 
 
 def test_examples_are_the_relevant_pairs(settings, tmp_path, sample):

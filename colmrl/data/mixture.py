@@ -1,0 +1,103 @@
+"""Training examples of one or several data sets, under one index."""
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate
+from typing import TypeVar, overload
+
+from colmrl.data.records import Document, Example, Examples, Query
+
+R = TypeVar("R", Query, Document)
+
+
+class Mixture(Sequence[Example]):
+    """The examples of all `parts`, one after another. Where there are several, each part's number stands before the ids
+    of its records (`named`), so that equal ids of two data sets are two.
+
+    `shares`: of the batches, one a part (None: its number of examples).
+    """
+
+    def __init__(self, parts: Sequence[Examples], shares: Sequence[float | None] = ()):
+        self.parts = tuple(parts)
+        self._shares = tuple(shares) or (None,) * len(self.parts)
+        assert len(self._shares) == len(self.parts) > 0
+        self._starts = [0, *accumulate(map(len, self.parts))]
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(part) for part in self.parts]
+
+    @property
+    def weights(self) -> list[float] | None:
+        """Each part's share of the batches; None: each example counts the same."""
+        if all(share is None for share in self._shares):
+            return None
+        return [size if share is None else share for share, size in zip(self._shares, self.sizes, strict=True)]
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self.with_negatives(index, range(self.negatives_of(index)))
+
+    def negatives_of(self, index: int) -> int:
+        """How many it has."""
+        part, place = self._place(index)
+        return self.parts[part].negatives_of(place)
+
+    def with_negatives(self, index: int, chosen: Sequence[int]) -> Example:
+        """The example with these of its negatives (counted from 0); only they are read."""
+        part, place = self._place(index)
+        example = self.parts[part].with_negatives(place, chosen)
+        if len(self.parts) == 1:
+            return example
+        return replace(
+            example,
+            query=_renamed(part, example.query),
+            positive=_renamed(part, example.positive),
+            negatives=tuple(_renamed(part, negative) for negative in example.negatives),
+        )
+
+    @property
+    def most_negatives(self) -> int:
+        """Of any example."""
+        return max(part.most_negatives for part in self.parts)
+
+    @property
+    def scored(self) -> bool:
+        """Whether a teacher can teach: some example has its positive's score and one of its negatives'."""
+        return any(part.scored for part in self.parts)
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """The part, and where in it."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        part = bisect_right(self._starts, index) - 1
+        return part, index - self._starts[part]
+
+
+def named(part: int, name: str) -> str:
+    """An id of one of several parts."""
+    return f"{part}:{name}"
+
+
+def join_answers(answers: Sequence[Mapping[str, set[str]]]) -> dict[str, set[str]]:
+    """Query id → known answers, of all parts, under the ids that a `Mixture` gives them."""
+    if len(answers) == 1:
+        return dict(answers[0])
+    return {
+        named(part, query): {named(part, name) for name in known}
+        for part, of_part in enumerate(answers)
+        for query, known in of_part.items()
+    }
+
+
+def _renamed(part: int, record: R) -> R:
+    return replace(record, id=named(part, record.id))
