@@ -270,11 +270,11 @@ def test_rows_are_drawn_by_the_seed_and_random_others_are_never_relevant(sample)
     from colmrl.data.reading import read_training
 
     examples, positives = read_training(DataConfig(path=str(sample / "train")))
-    rows = draw_rows(examples, positives, 3)
+    rows = draw_rows(examples.parts[0], positives, 3)
     assert len({row[0].record.id for row in rows}) == len(rows) == 8
     names = [[cell.record.id for cell in row] for row in rows]
-    assert names == [[cell.record.id for cell in row] for row in draw_rows(examples, positives, 3)]
-    assert names != [[cell.record.id for cell in row] for row in draw_rows(examples, positives, 4)]
+    assert names == [[cell.record.id for cell in row] for row in draw_rows(examples.parts[0], positives, 3)]
+    assert names != [[cell.record.id for cell in row] for row in draw_rows(examples.parts[0], positives, 4)]
     for query, *documents in rows:
         for cell in documents:
             assert (cell.role == "positive") == (cell.record.id in positives[query.record.id])

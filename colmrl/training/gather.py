@@ -38,9 +38,9 @@ def gather_counts(count: int) -> list[int]:
     if processes() == 1:
         return [count]
     device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else "cpu"
-    counts = torch.empty(processes(), dtype=torch.long, device=device)
-    dist.all_gather_into_tensor(counts, torch.tensor([count], device=device))
-    return counts.tolist()
+    counts = [torch.empty(1, dtype=torch.long, device=device) for _ in range(processes())]
+    dist.all_gather(counts, torch.tensor([count], device=device))
+    return [int(each) for each in counts]
 
 
 def gather_embeddings(embeddings: Embeddings) -> Embeddings:
@@ -83,9 +83,9 @@ def whole_weights(model: nn.Module) -> dict[str, Tensor]:
 def _gathered(rows: Tensor, counts: list[int]) -> Tensor:
     padded = rows.new_zeros(max(counts), *rows.shape[1:])
     padded[: len(rows)] = rows.detach()
-    everything = rows.new_empty(len(counts) * max(counts), *rows.shape[1:])
-    dist.all_gather_into_tensor(everything, padded)
-    return torch.cat([part[:count] for part, count in zip(everything.split(max(counts)), counts, strict=True)])
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
 class _Gather(torch.autograd.Function):

@@ -250,9 +250,15 @@ def _check_engine(trainer: Trainer, config: Config, cached: bool) -> None:
             "train.mini_batch_size, train.mini_batch_tokens: GradCache takes several backward passes a step, "
             "DeepSpeed one: use FSDP or plain processes, or train.gradient_checkpointing with a smaller batch_size"
         )
-    if (trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled) and (config.train.ema or config.train.eval_steps):
-        raise InputError("train.ema, train.eval_steps: need whole weights: leave them null, or FSDP and DeepSpeed")
-    if (trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled) and (
-        config.loss.learn_temperature or config.loss.balance == "uncertainty"
-    ):
+    sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
+    if sharded and (config.train.ema or config.train.eval_steps or config.train.auto_batch):
+        raise InputError(
+            "train.ema, train.eval_steps, train.auto_batch: need whole weights: leave them null, or FSDP and DeepSpeed"
+        )
+    if sharded and (config.loss.learn_temperature or config.loss.balance == "uncertainty"):
         raise InputError("loss.learn_temperature, loss.balance: uncertainty: are not sharded: leave FSDP and DeepSpeed")
+    if sharded and config.model.dtype != "fp32":
+        raise InputError(
+            f"model.dtype: {config.model.dtype}: cannot be sharded together with the fp32 heads and adapters: use fp32 "
+            "with train.precision=bf16, or plain processes (torchrun)"
+        )
