@@ -28,18 +28,14 @@ STEPS = 300
 BIG = ["train.batch_size=128", "train.mini_batch_size=32"]
 ARMS: dict[str, list[str]] = {
     "base": [],
-    "batch 128 (GradCache), same steps": BIG,
     "batch 128 (GradCache), same pairs": [*BIG, f"train.max_steps={STEPS // 4}", "train.warmup_steps=10"],
     "bidirectional attention": ["model.attention=bidirectional"],
     "KL(single‖multi)": ["loss.self_distillation=1"],
     "random negatives": ["train.negatives=2"],
     "mined negatives": ["train.negatives=2"],
-    "pairwise, mined negatives": ["train.negatives=2", "loss.pairwise=0.5"],
     "EMA 0.98": ["train.ema=0.98"],
     "budgets 8, 4": ["multi.budgets=[8,4]"],
-    "learnt temperature": ["loss.learn_temperature=true"],
-    "balance: uncertainty": ["loss.balance=uncertainty"],
-    "balance: gradnorm": ["loss.balance=gradnorm"],
+    "batch 128 (GradCache), same steps": BIG,
 }
 
 
