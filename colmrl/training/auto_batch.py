@@ -29,17 +29,16 @@ _AVERAGE_BYTES = 4  # of a trained parameter, where train.ema is on
 
 
 def choose_mini_batch(config: Config, model: Retriever, dataset: ExampleDataset) -> int:
-    """Records a chunk, at most those of a whole batch, so that the peak is within `train.auto_batch` of the memory.
+    """Records a chunk, at most those of a whole batch, so that the peak is within `train.auto_batch` of the memory; it
+    takes the place of `train.mini_batch_size`.
 
     `model` on its device and as it will be trained. Its weights and the random state are left as they were, without
     gradients. Raises InputError where not even one record fits.
     """
     train = config.train
     assert train.auto_batch is not None
-    if train.mini_batch_size or train.mini_batch_tokens:
-        raise InputError(
-            "train.auto_batch: finds train.mini_batch_size: leave that and train.mini_batch_tokens null, or this"
-        )
+    if train.mini_batch_tokens:
+        raise InputError("train.auto_batch: finds train.mini_batch_size: leave train.mini_batch_tokens null, or this")
     record, whole = longest_record(model, dataset, config.seed), device_bytes(model.device)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     later = trained * (_STATE_BYTES[train.optimizer] + (_AVERAGE_BYTES if train.ema else 0))

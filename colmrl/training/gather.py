@@ -37,9 +37,8 @@ def gather_counts(count: int) -> list[int]:
     """A number of each process."""
     if processes() == 1:
         return [count]
-    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else "cpu"
-    counts = [torch.empty(1, dtype=torch.long, device=device) for _ in range(processes())]
-    dist.all_gather(counts, torch.tensor([count], device=device))
+    counts = [torch.empty(1, dtype=torch.long, device=device()) for _ in range(processes())]
+    dist.all_gather(counts, torch.tensor([count], device=device()))
     return [int(each) for each in counts]
 
 
@@ -66,10 +65,17 @@ def gather_padded(rows: Int[Tensor, "n k"], fill: int) -> Int[Tensor, "N K"]:
 
 def sum_over_processes(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Without a gradient."""
-    values = values.detach().clone()
-    if processes() > 1:
-        dist.all_reduce(values)
-    return values
+    return _reduced(values, dist.ReduceOp.SUM)
+
+
+def largest_of_processes(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Without a gradient."""
+    return _reduced(values, dist.ReduceOp.MAX)
+
+
+def device() -> torch.device:
+    """Where the backend's messages are kept."""
+    return torch.device("cuda", torch.cuda.current_device()) if "nccl" in dist.get_backend() else torch.device("cpu")
 
 
 def whole_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -78,6 +84,14 @@ def whole_weights(model: nn.Module) -> dict[str, Tensor]:
     if not any(isinstance(p, DTensor) for p in trained.values()):
         return {}
     return {name: (p.full_tensor() if isinstance(p, DTensor) else p).cpu() for name, p in trained.items()}
+
+
+def _reduced(values: Tensor, operation: Any) -> Tensor:
+    if processes() == 1:
+        return values.detach().clone()
+    reduced = values.detach().to(device(), copy=True)
+    dist.all_reduce(reduced, operation)
+    return reduced.to(values.device)
 
 
 def _gathered(rows: Tensor, counts: list[int]) -> Tensor:

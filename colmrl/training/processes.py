@@ -1,26 +1,23 @@
-"""Several processes of one run (torchrun, accelerate launch): what the first does for all, and numbers of all."""
+"""Several processes of one run (torchrun, accelerate launch): what the first does for all."""
 
 import atexit
 import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import torch
 import torch.distributed as dist
 from accelerate import PartialState
-from jaxtyping import Float
-from torch import Tensor
 
 from colmrl.errors import InputError
-from colmrl.training.gather import rank
+from colmrl.training.gather import device, rank
 
 T = TypeVar("T")
 
 
-def start(device: str) -> None:
+def start(on: str) -> None:
     """Join the other processes, where the launcher's environment says that there are any."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        PartialState(cpu=device == "cpu")
+        PartialState(cpu=on == "cpu")
         atexit.register(_leave)
 
 
@@ -35,7 +32,7 @@ def on_first(work: Callable[[], T]) -> T:
             said[0] = work()
         except InputError as error:
             said[1] = str(error)
-    dist.broadcast_object_list(said, device=_device())
+    dist.broadcast_object_list(said, device=device())
     if said[1] is not None:
         raise InputError(said[1])
     return said[0]
@@ -45,28 +42,6 @@ def wait() -> None:
     """Until all processes are here."""
     if dist.is_initialized():
         dist.barrier()
-
-
-def summed(values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """Over all processes."""
-    return _reduced(values, dist.ReduceOp.SUM)
-
-
-def largest(values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """Of all processes."""
-    return _reduced(values, dist.ReduceOp.MAX)
-
-
-def _reduced(values: Float[Tensor, " n"], operation: Any) -> Float[Tensor, " n"]:
-    if not dist.is_initialized():
-        return values
-    reduced = values.to(_device())
-    dist.all_reduce(reduced, operation)
-    return reduced.to(values.device)
-
-
-def _device() -> torch.device:
-    return torch.device("cuda", torch.cuda.current_device()) if "nccl" in dist.get_backend() else torch.device("cpu")
 
 
 def _leave() -> None:

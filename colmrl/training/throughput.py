@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from colmrl.training import processes
+from colmrl.training.gather import largest_of_processes, sum_over_processes
 
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
 
@@ -32,8 +32,8 @@ class Throughput(TrainerCallback):
     def numbers(self) -> dict[str, float]:
         now = time.perf_counter()
         counted = torch.tensor([self._pairs, int(self._tokens), self._places], dtype=torch.float64)
-        pairs, tokens, places = processes.summed(counted).tolist()
-        memory = processes.largest(torch.tensor([peak_memory_bytes()], dtype=torch.float64))
+        pairs, tokens, places = sum_over_processes(counted).tolist()
+        memory = largest_of_processes(torch.tensor([peak_memory_bytes()], dtype=torch.float64))
         seconds = now - self._start
         self._tokens = self._pairs = self._places = 0
         self._start = now

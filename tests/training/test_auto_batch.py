@@ -111,11 +111,16 @@ def test_memory_that_runs_out_is_a_size_that_does_not_fit(settings, tmp_path, te
     assert choose_mini_batch(config, model, texts) == 11
 
 
-def test_two_ways_to_say_the_size_are_refused(settings, tmp_path, texts):
-    for other in ("mini_batch_size=4", "mini_batch_tokens=4"):
-        config = settings(tmp_path / "a", "train.auto_batch=0.5", f"train.{other}")
-        with pytest.raises(InputError, match=r"train\.auto_batch: finds train\.mini_batch_size"):
-            choose_mini_batch(config, Retriever.create(config), texts)
+def test_a_budget_of_tokens_and_a_size_to_be_found_are_refused_together(settings, tmp_path, texts):
+    config = settings(tmp_path / "a", "train.auto_batch=0.5", "train.mini_batch_tokens=4")
+    with pytest.raises(InputError, match=r"train\.auto_batch: finds train\.mini_batch_size"):
+        choose_mini_batch(config, Retriever.create(config), texts)
+
+
+def test_what_is_found_takes_the_place_of_the_recipes_size(settings, tmp_path, texts, monkeypatch):
+    config = settings(tmp_path / "a", "train.auto_batch=0.5", "train.mini_batch_size=2", "train.batch_size=3")
+    monkeypatch.setattr(auto_batch, "peak_bytes", lambda *_: 0)
+    assert choose_mini_batch(config, Retriever.create(config), texts) == 3 * (2 + texts.negatives)
 
 
 def test_the_memory_of_this_machine_is_known():

@@ -6,6 +6,7 @@ from conftest import VISION
 from engine import EVERYTHING, assert_same, batch_of, gradients
 
 from colmrl.models.retriever import Retriever
+from colmrl.training.auto_batch import _highest
 
 
 def test_the_batch_has_what_the_tests_are_about(settings, tmp_path):
@@ -77,3 +78,17 @@ def test_gradient_checkpointing_and_bf16_change_nothing_about_it(settings, tmp_p
     assert_same(half, gradients(config, model, batch, cached=True, precision=torch.bfloat16), 1e-2)
     model.backbone.checkpoint_gradients()
     assert_same(plain, gradients(config, model, batch, cached=True))
+
+
+@pytest.mark.slow
+def test_the_peak_of_a_cached_step_of_64_queries_is_under_a_third_of_the_plain_steps(settings, tmp_path):
+    config = settings(tmp_path / "a")
+    model = Retriever.create(config)
+    peaks = []
+    for size in (None, 16):
+        batch = batch_of(config, model, size, count=64)
+        model.zero_grad()
+        with torch.profiler.profile(profile_memory=True) as seen:
+            gradients(config, model, batch, cached=size is not None)
+        peaks.append(_highest(seen))
+    assert peaks[1] < peaks[0] / 3, peaks
