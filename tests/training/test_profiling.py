@@ -44,7 +44,7 @@ def test_the_parts_of_a_step_sum_to_it(more, settings, tmp_path, sample, monkeyp
     parts = read(tmp_path / "a/profile")
     assert list(parts) == PARTS
     whole = window[1] - window[0] - sum(paused[:1])  # at step 2; those at 4 and 5 come after it
-    assert sum(ms for ms, _ in parts.values()) * 3 == pytest.approx(whole * 1e3, rel=0.03)
+    assert sum(ms for ms, _ in parts.values()) * 3 == pytest.approx(whole * 1e3, rel=0.1)
     assert sum(percent for _, percent in parts.values()) == pytest.approx(100, abs=0.6)
     assert all(parts[name][0] > 0 for name in PARTS)
     assert parts["other"][1] < 20
@@ -55,10 +55,10 @@ def test_the_parts_of_a_step_sum_to_it(more, settings, tmp_path, sample, monkeyp
 
 @pytest.mark.parametrize("slow", ["vision", "language", "heads", "loss", "optimizer", "load"])
 def test_time_is_told_of_the_part_that_takes_it(slow, settings, tmp_path, monkeypatch):
-    """A part that waits 50 ms: forward in the model, whatever in the rest."""
+    """A part that waits 200 ms: forward in the model, whatever in the rest."""
 
     def wait(*_):
-        time.sleep(0.05)
+        time.sleep(0.2)
 
     original = Retriever.create.__func__
 
@@ -81,11 +81,12 @@ def test_time_is_told_of_the_part_that_takes_it(slow, settings, tmp_path, monkey
             monkeypatch.setattr(owner, method, lambda *a, whole=whole, **kw: wait() or whole(*a, **kw))
     train(settings(tmp_path / "a", "train.profile=1"))
     parts = read(tmp_path / "a/profile")
-    assert max(parts, key=lambda name: parts[name][0]) == slow and parts[slow][0] > 50
+    assert max(parts, key=lambda name: parts[name][0]) == slow and parts[slow][0] > 200
 
 
-def test_the_backward_pass_is_told_of_the_part_that_it_is_in():
-    """Two modules after each other, each with a slow backward pass of its own length."""
+def test_the_backward_pass_is_told_of_the_part_that_it_is_in(monkeypatch):
+    """Two modules after each other, each with a slow backward pass of its own length, by a clock that is ours."""
+    monkeypatch.setattr("colmrl.training.profiling.time.perf_counter", lambda: _SlowBackward.now)
 
     class Slow(nn.Module):
         def __init__(self, seconds):
@@ -104,12 +105,14 @@ def test_the_backward_pass_is_told_of_the_part_that_it_is_in():
         end()
     language(vision(torch.ones(2, requires_grad=True))).sum().backward()  # not seen any more
     clock.stop()
-    assert clock.seconds["vision backward"] == pytest.approx(0.06, abs=0.02)
-    assert clock.seconds["language backward"] == pytest.approx(0.12, abs=0.02)
-    assert clock.seconds["other"] == pytest.approx(0.09, abs=0.02)
+    assert clock.seconds["vision backward"] == pytest.approx(0.06)
+    assert clock.seconds["language backward"] == pytest.approx(0.12)
+    assert clock.seconds["other"] == pytest.approx(0.09)
 
 
 class _SlowBackward(torch.autograd.Function):
+    now = 0.0
+
     @staticmethod
     def forward(ctx, values, seconds):
         ctx.seconds = seconds
@@ -117,7 +120,7 @@ class _SlowBackward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *grads):
-        time.sleep(ctx.seconds)
+        _SlowBackward.now += ctx.seconds
         return grads[0] * 2, None
 
 
