@@ -32,7 +32,7 @@ MUTATIONS = [
     ("learnt temperatures are not averaged over processes", "training/trainer.py",
      "p.grad = sum_over_processes(p.grad) / processes()", "pass", f"{DISTRIBUTED} plain"),
     ("a cached window of accumulation is not averaged", "training/trainer.py",
-     " / self.current_gradient_accumulation_steps", "", f"{DISTRIBUTED} both"),
+     " / self.current_gradient_accumulation_steps", "", f"{DISTRIBUTED} own"),
     ("a process with fewer chunks stops early under FSDP", "training/grad_cache.py",
      "passes = passes or len(chunks)", "passes = len(chunks)", f"{DISTRIBUTED} sharded"),
     ("dropout draws anew when replayed", "training/grad_cache.py", "torch.set_rng_state(state[0])", "pass",

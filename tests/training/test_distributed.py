@@ -69,6 +69,17 @@ def test_two_processes_have_the_gradient_of_one_with_twice_the_batch(how, base, 
     assert len({float(step["loss"]) for step in one}) == 6
 
 
+@pytest.mark.parametrize("how", [[], ["train.mini_batch_size=5"]], ids=["plain", "cached"])
+def test_an_accumulated_gradient_is_the_mean_of_its_batches_own(how, base, tmp_path):
+    each = steps(1, tmp_path / "each", base, "train.batch_size=10", "train.max_steps=4")
+    together = steps(
+        1, tmp_path / "all", base, "train.batch_size=10", "train.max_steps=2", "train.accumulation=2", *how
+    )
+    for step, first, second in zip(together, each[::2], each[1::2], strict=True):
+        mean = {name: (first[name] + second[name]) / 2 for name in step}
+        assert_same((step["loss"].item(), step), (mean["loss"].item(), mean))
+
+
 @pytest.mark.parametrize("cached", ["0", "1"])
 def test_sharded_weights_have_the_same_gradient_though_one_process_has_more_chunks(cached, base, settings, tmp_path):
     """FSDP 2 (fully_shard) on gloo: accelerate itself shards on GPUs only."""
