@@ -98,7 +98,7 @@ class SourceConfig:
     split: str = "train"
     triples: str | None = None
     root: str | None = None
-    weight: Annotated[float, Field(gt=0)] | None = None  # share of the batches; null: its number of examples
+    weight: Annotated[float, Field(gt=0)] | None = None  # share of the batches; null for all: as they have examples
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -132,7 +132,7 @@ class TrainConfig:
 
     init_from: str | None = None  # a colmrl checkpoint to go on from; null: model.backbone
     epochs: Annotated[float, Field(ge=0)] = 1
-    max_steps: int = -1  # wins over epochs when ≥ 0
+    max_steps: Annotated[int, Field(ge=-1)] = -1  # wins over epochs when ≥ 0
     batch_size: Positive = 32  # queries whose documents are each other's negatives, with those of all processes
     mini_batch_size: Positive | None = None  # records the model sees at a time, by GradCache; null: the whole batch
     mini_batch_tokens: Positive | None = None  # the same by tokens, padding counted; records of like length together

@@ -158,6 +158,10 @@ def _check_views(config: Config) -> None:
     trained = TrainedViews(config.single.dims, config.multi.dims)
     for view in parse_views([*config.eval.views, *config.encode.views, config.mine.view or ""]):
         trained.check(view)
+    if (config.loss.teacher_kl or config.loss.teacher_margin_mse) and not (config.data.triples or config.data.sources):
+        raise InputError(
+            "loss.teacher_kl, loss.teacher_margin_mse: round 1 has no triples with scores: give data.triples"
+        )
     wanted = config.train.negatives
     if config.loop.rounds > 1 and wanted is not None and not 0 < wanted <= config.mine.negatives:
         raise InputError(

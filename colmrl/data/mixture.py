@@ -31,9 +31,9 @@ class Mixture(Sequence[Example]):
     @property
     def weights(self) -> list[float] | None:
         """Each part's share of the batches; None: each example counts the same."""
-        if all(share is None for share in self._shares):
-            return None
-        return [size if share is None else share for share, size in zip(self._shares, self.sizes, strict=True)]
+        given = [share for share in self._shares if share is not None]
+        assert len(given) in (0, len(self.parts))
+        return given or None
 
     def __len__(self) -> int:
         return self._starts[-1]

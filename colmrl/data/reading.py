@@ -76,7 +76,10 @@ def read_training(data: DataConfig, show: ShowConfig = _AS_IT_IS) -> tuple[Mixtu
         except InputError as error:
             raise InputError(f"data.sources[{number}]: {error}") from None
     parts, positives = zip(*read, strict=True)
-    return Mixture(parts, [source.weight for source in data.sources]), join_answers(positives)
+    weights = [source.weight for source in data.sources]
+    if any(weight is None for weight in weights) and any(weight is not None for weight in weights):
+        raise InputError("data.sources: some have a weight and some have none: give every source one, or none of them")
+    return Mixture(parts, weights), join_answers(positives)
 
 
 def _read_source(data: DataConfig, show: ShowConfig) -> tuple[Examples, dict[str, set[str]]]:

@@ -51,7 +51,9 @@ class Objective(nn.Module):
             self.register_buffer("first", torch.zeros(len(names)))
 
     def temperature(self, head: str) -> Float[Tensor, ""]:
-        return self.log_temperatures[head].exp().clamp_min(_COLDEST)
+        """A learnt one is no colder than `_COLDEST` wherever its parameter is, which keeps its gradient there."""
+        value = self.log_temperatures[head].exp()
+        return value + (value.clamp_min(_COLDEST) - value).detach() if value.requires_grad else value
 
     def forward(self, pool: Pool) -> dict[str, Float[Tensor, ""]]:
         """`head@dim…` → InfoNCE in both directions; `head@dim…/term` → another term of that view, unweighted."""
@@ -75,7 +77,7 @@ class Objective(nn.Module):
         return losses
 
     def total(self, losses: Mapping[str, Tensor], embeddings: Sequence[Tensor]) -> Float[Tensor, ""]:
-        """One number to minimise. `embeddings`: this process's, whose gradients gradnorm compares."""
+        """One number to minimise. `embeddings`: this process's, whose gradients gradnorm compares; none: it waits."""
         weights = {name: getattr(self.config, name) for name in _TERMS}
         each = torch.stack(
             [
@@ -87,7 +89,7 @@ class Objective(nn.Module):
             case "uncertainty":
                 return by_uncertainty(each, self.share, self.balance)
             case "gradnorm":
-                if each.requires_grad:
+                if each.requires_grad and embeddings:
                     self._move_weights(each, embeddings)
                 return (self.share * self.balance * each).sum()
         return (self.share * each).sum()
@@ -131,6 +133,8 @@ class Objective(nn.Module):
             grads = torch.autograd.grad(share * loss, embeddings, retain_graph=True, allow_unused=True)
             norms.append(torch.stack([grad.square().sum() for grad in grads if grad is not None]).sum())
         together = sum_over_processes(torch.stack([torch.stack(norms), each.detach()]))
+        if not together.isfinite().all():
+            return  # a step that the scaler of fp16 leaves out
         if not self.first.any():
             self.first.copy_(together[1])
         self.balance.copy_(gradnorm_step(self.balance, together[0].sqrt(), together[1], self.first))
@@ -170,3 +174,5 @@ def _check(config: Config, names: Sequence[str]) -> None:
     heads = dict.fromkeys(name.partition("@")[0] for name in names)
     if not any(getattr(config.loss, f"{head}_weight") for head in heads):
         raise InputError("loss.single_weight, loss.multi_weight: 0 for every head that there is: nothing is trained")
+    if not any(config.loss.view_weights.get(name, 1) for name in names):
+        raise InputError("loss.view_weights: 0 for every view: nothing is trained")

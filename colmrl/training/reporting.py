@@ -40,19 +40,24 @@ def _wandb(config: Config, output: Path) -> TrainerCallback:
     """WANDB_MODE=offline writes to the run folder alone; WANDB_PROJECT names the project."""
     import wandb
     from transformers.integrations.integration_utils import WandbCallback
+    from wandb.errors import UsageError
 
     name = output / "wandb-run.txt"
     if not name.is_file():
         write_text(name, uuid.uuid4().hex[:8])
     project = os.environ.get("WANDB_PROJECT", "colmrl")
-    wandb.init(
-        project=project,
-        name=output.name,
-        dir=str(output),
-        id=name.read_text(),
-        resume="allow",
-        config=to_dict(config),
-    )
+    try:
+        wandb.init(
+            project=project,
+            name=output.name,
+            dir=str(output),
+            id=name.read_text(),
+            resume="allow",
+            config=to_dict(config),
+        )
+    except UsageError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"train.report_to: wandb: {reason}: `wandb login`, or set WANDB_MODE=offline") from None
     return WandbCallback()
 
 

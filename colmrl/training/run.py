@@ -27,6 +27,7 @@ from colmrl.training.caching import prepare_cache
 from colmrl.training.callbacks import Metrics
 from colmrl.training.ema import Ema, load_average
 from colmrl.training.gather import rank
+from colmrl.training.guards import check_finite, check_identity, check_useful, describe, identity, locked
 from colmrl.training.held_out import HeldOut, KeepBest, best_point, check_watching, is_over
 from colmrl.training.processes import on_first
 from colmrl.training.profiling import Profile
@@ -61,11 +62,12 @@ def train(config: Config) -> Path:
     config = on_first(lambda: write_inputs(config))
     on_first(lambda: _check_same_run(config, output))
     steps_wanted = config.train.max_steps if config.train.max_steps >= 0 else config.train.epochs
-    data = held_out = None
+    data = held_out = examples = None
     if steps_wanted:
         examples, positives = read_training(config.data, config.show)
         negatives = negatives_to_use(config, examples)
         check_teacher(config, examples, negatives)
+        check_useful(config, negatives)
         data = ExampleDataset(examples, negatives, config.seed), positives
         held_out = HeldOut(config) if config.train.eval_steps else None
     set_seed(config.seed)
@@ -73,7 +75,9 @@ def train(config: Config) -> Path:
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if steps_wanted and not trained:
         raise InputError("model.tuning: frozen, and no head has weights: train a head (single.projection, multi.dims)")
-    on_first(lambda: _start_folder(config, output))
+    now, lock = identity(examples), list[object]()
+    on_first(lambda: lock.append(locked(output)))  # until this function returns
+    on_first(lambda: _start_folder(config, output, now))
     if data:
         total = sum(p.numel() for p in model.parameters())
         log.info("training %.2f M of %.2f M parameters", trained / 1e6, total / 1e6)
@@ -143,6 +147,7 @@ def _fit(
     if rank():
         torch.manual_seed(config.seed + rank())  # of dropout: weights were drawn alike, and are on their way
     resume = on_first(lambda: _resume_point(folder))
+    log.info("%s", describe(config, len(dataset), dataset.negatives, trainer.args.max_steps))
     if resume:
         log.info("going on from %s", resume)
     if resume and is_over(Path(resume), trainer.args.max_steps, config.train.patience):
@@ -154,7 +159,17 @@ def _fit(
             trainer.train(resume_from_checkpoint=resume)
         finally:
             closing()
+    check_finite(model, trainer.state.global_step)
     best = best_point(folder, trainer.state)
+    if trainer.state.global_step < trainer.args.max_steps:
+        log.info("stopped: nothing better in %d evaluations (train.patience)", config.train.patience)
+    if best:
+        log.info(
+            "kept: step %s, %s %.4f",
+            trainer.state.best_global_step,
+            config.train.best_metric,
+            trainer.state.best_metric,
+        )
     if config.train.ema:
         load_average(model, best or Path(str(on_first(lambda: _resume_point(folder)))))
     elif best:
@@ -230,7 +245,9 @@ def _resume_point(folder: Path) -> str | None:
     return None
 
 
-def _start_folder(config: Config, output: Path) -> None:
+def _start_folder(config: Config, output: Path, now: dict[str, object]) -> None:
+    if _resume_point(output / "trainer"):
+        check_identity(output / "environment.json", now)
     save_config(config, output / "config.yaml")
-    environment = provenance.environment() | {"seed": config.seed}
+    environment = provenance.environment() | {"seed": config.seed} | now
     write_text(output / "environment.json", json.dumps(environment, indent=2))

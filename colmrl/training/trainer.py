@@ -22,6 +22,7 @@ from colmrl.training.batches import ExampleDataset
 from colmrl.training.ema import Ema
 from colmrl.training.gather import gather_counts, processes, rank, sum_over_processes
 from colmrl.training.grad_cache import cached_step, tensors
+from colmrl.training.guards import check_finite
 from colmrl.training.held_out import HeldOut
 from colmrl.training.objective import Objective
 from colmrl.training.pool import make_pool
@@ -124,7 +125,8 @@ class RetrieverTrainer(Trainer):
         losses = self.objective(make_pool(embedded, batch, self.config.multi.budgets))
         for name, loss in losses.items():
             self._losses[f"loss_{name}"].append(loss.detach())
-        return self.objective.total(losses, tensors(embedded))
+        # gradnorm moves its weights once a step, with the last batch of a window
+        return self.objective.total(losses, tensors(embedded) if self.accelerator.sync_gradients else [])
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """What the objective learns goes along, without weight decay."""
@@ -142,12 +144,17 @@ class RetrieverTrainer(Trainer):
             logs |= dict(zip(self._losses, (sum_over_processes(means) / processes()).tolist(), strict=True))
             self._losses.clear()
             if self.config.loss.learn_temperature:
-                logs |= {f"temperature_{head}": t.exp().item() for head, t in self.objective.log_temperatures.items()}
+                logs |= {
+                    f"temperature_{head}": self.objective.temperature(head).item()
+                    for head in self.objective.log_temperatures
+                }
             if self.config.loss.balance != "fixed":
                 weights = zip(self.objective.views, self.objective.balance.tolist(), strict=True)
                 logs |= {f"balance_{view}": weight for view, weight in weights}
             for numbers in self.numbers:
                 logs |= numbers()
+            if self.model is not None:
+                check_finite(self.model, self.state.global_step)
         super().log(logs, start_time)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -233,6 +240,7 @@ def arguments(config: Config, folder: Path, steps_an_epoch: int) -> TrainingArgu
         greater_is_better=True,
         restore_callback_states_from_checkpoint=True,  # how long early stopping has waited
         logging_steps=train.log_steps,
+        logging_first_step=True,
         logging_nan_inf_filter=False,  # a loss that is not a number is to be seen
         remove_unused_columns=False,
         label_names=[],

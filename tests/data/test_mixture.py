@@ -1,6 +1,7 @@
 """Several data sets under one index: what each brings, equal ids told apart, and shares."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -32,15 +33,15 @@ def sources(tmp_path):
     triples = mined(tmp_path / "mined.jsonl", row | {"pos_score": 2, "neg_scores": [1, 0.5]})
     alone = mined(tmp_path / "alone.jsonl", *({"query": f"q {n}", "pos": "p", "negs": ["n"]} for n in range(2)))
     return (
-        SourceConfig(path=beir(tmp_path / "a", "one")),
+        SourceConfig(path=beir(tmp_path / "a", "one"), weight=1),
         SourceConfig(path=beir(tmp_path / "b", "two", split="dev"), split="dev", triples=triples, weight=2),
-        SourceConfig(triples=alone),
+        SourceConfig(triples=alone, weight=1),
     )
 
 
 def test_every_source_is_read_as_it_says(sources):
     found, answers = read_training(DataConfig(path="not read", sources=sources))
-    assert found.sizes == [3, 1, 2] and len(found) == 6 and found.weights == [3, 2, 2]
+    assert found.sizes == [3, 1, 2] and len(found) == 6 and found.weights == [1, 2, 1]
     assert [e.query.text for e in found] == ["one q 0", "one q 1", "one q 2", "two q 1", "q 0", "q 1"]
     assert [n.text for n in found[3].negatives] == ["two d 0", "two d 3"] and found[3].scores == (2, 1, 0.5)
     assert [found.negatives_of(i) for i in range(6)] == [0, 0, 0, 2, 1, 1] and found.most_negatives == 2
@@ -60,7 +61,7 @@ def test_equal_ids_of_two_sources_are_two(sources):
 
 
 def test_one_data_set_keeps_its_ids(sources):
-    for data in (DataConfig(path=sources[0].path), DataConfig(sources=sources[:1])):
+    for data in (DataConfig(path=sources[0].path), DataConfig(sources=(replace(sources[0], weight=None),))):
         found, answers = read_training(data)
         assert [e.query.id for e in found] == ["q0", "q1", "q2"] and answers["q2"] == {"d2"}
         assert found.sizes == [3] and found.weights is None
