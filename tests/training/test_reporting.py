@@ -138,8 +138,8 @@ def test_the_log_has_what_the_batches_had(settings, tmp_path, monkeypatch):
     monkeypatch.setattr(Throughput, "on_batch", lambda self, b: batches.append(b) or original(self, b))
     train(settings(tmp_path / "a", "train.log_steps=2", "train.accumulation=2"))
     assert len(batches) == 4
-    line = lines(tmp_path / "a")[0]
-    masks = [chunk["attention_mask"] for b in batches for chunk in b["chunks"]]
+    line = lines(tmp_path / "a")[0]  # the first step's two batches
+    masks = [chunk["attention_mask"] for b in batches[:2] for chunk in b["chunks"]]
     tokens = sum(int(mask.sum()) for mask in masks)
     assert line["padding"] == pytest.approx(1 - tokens / sum(mask.numel() for mask in masks))
-    assert line["tokens_per_s"] / line["pairs_per_s"] == pytest.approx(tokens / (4 * 8))
+    assert line["tokens_per_s"] / line["pairs_per_s"] == pytest.approx(tokens / (2 * 8))
