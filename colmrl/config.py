@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 _STRICT = ConfigDict(extra="forbid")
 Positive = Annotated[int, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
+Precision = Literal["fp32", "bf16", "fp16"]
 Dims = tuple[Positive, ...]
 
 
@@ -146,7 +147,7 @@ class TrainConfig:
     warmup_steps: Weight = 0  # below 1: of all steps
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # decay of the average that is judged and kept
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     gradient_checkpointing: bool = False
     compile_heads: bool = False  # torch.compile
     tower_cache: str | None = None  # a folder for what frozen parts give, computed once; null: computed each step

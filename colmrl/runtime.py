@@ -1,9 +1,22 @@
 """Where torch runs, and with how many threads."""
 
+import contextlib
+
 import torch
 
-from colmrl.config import Config
+from colmrl.config import Config, Precision
 from colmrl.errors import InputError
+
+
+def mixed_precision(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
+    """Autocast as training does under `train.precision`."""
+    match precision:
+        case "fp32":
+            return contextlib.nullcontext()
+        case "bf16":
+            return torch.autocast(device.type, torch.bfloat16)
+        case "fp16":
+            return torch.autocast(device.type, torch.float16)
 
 
 def use_torch(config: Config) -> str:

@@ -4,14 +4,14 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
-from typing import TypeVar, overload
+from typing import TypeVar
 
-from colmrl.data.records import Document, Example, Examples, Query
+from colmrl.data.records import Document, Example, Examples, ExampleSequence, Query
 
 R = TypeVar("R", Query, Document)
 
 
-class Mixture(Sequence[Example]):
+class Mixture(ExampleSequence):
     """The examples of all `parts`, one after another. Where there are several, each part's number stands before the ids
     of its records (`named`), so that equal ids of two data sets are two.
 
@@ -37,15 +37,6 @@ class Mixture(Sequence[Example]):
 
     def __len__(self) -> int:
         return self._starts[-1]
-
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        return self.with_negatives(index, range(self.negatives_of(index)))
 
     def negatives_of(self, index: int) -> int:
         """How many it has."""

@@ -7,6 +7,7 @@ larger than memory; what is kept of each is its id and where it stands.
 import copy
 import itertools
 import math
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -104,7 +105,28 @@ class Records(Sequence[T], Generic[T]):
         return self._read(index % len(self))
 
 
-class Examples(Sequence[Example]):
+class ExampleSequence(Sequence[Example], ABC):
+    """Examples of which only the negatives that are asked for are read; by index, all of them."""
+
+    @abstractmethod
+    def negatives_of(self, index: int) -> int:
+        """How many it has."""
+
+    @abstractmethod
+    def with_negatives(self, index: int, chosen: Sequence[int]) -> Example:
+        """The example with these of its negatives (counted from 0); only they are read."""
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self.with_negatives(index, range(self.negatives_of(index)))
+
+
+class Examples(ExampleSequence):
     """Training examples as positions in `queries` and `documents`: 24 bytes and 8 a negative, whatever they show; and
     8 a score, where any has scores."""
 
@@ -126,15 +148,6 @@ class Examples(Sequence[Example]):
 
     def __len__(self) -> int:
         return len(self._query)
-
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        return self.with_negatives(index, range(self.negatives_of(index)))
 
     def negatives_of(self, index: int) -> int:
         """How many it has."""

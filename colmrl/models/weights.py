@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
+from torch import Tensor
 from transformers.utils.hub import cached_file
 
 from colmrl.errors import InputError
@@ -13,13 +15,16 @@ from colmrl.errors import InputError
 
 def weights_fingerprint(source: str) -> str:
     """Hash of the names, shapes and values in a folder's or hub id's safetensors, however they are split into files."""
-    digest = hashlib.sha256()
     places = {name: path for path in weight_files(source) for name in _names(path)}
-    for name in sorted(places):
-        with safe_open(places[name], framework="pt") as file:
-            tensor = file.get_tensor(name)
+    return hash_tensors((name, _read(places[name], name)) for name in sorted(places))
+
+
+def hash_tensors(named: Iterable[tuple[str, Tensor]]) -> str:
+    """Hash of names, shapes, dtypes and values, in the order given."""
+    digest = hashlib.sha256()
+    for name, tensor in named:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:32]
 
 
@@ -45,6 +50,11 @@ def _find(source: str, name: str) -> Path | None:
         _raise_exceptions_for_connection_errors=False,
     )
     return Path(found) if found else None
+
+
+def _read(path: Path, name: str) -> Tensor:
+    with safe_open(path, framework="pt") as file:
+        return file.get_tensor(name)
 
 
 def _names(path: Path) -> list[str]:

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from colmrl.config import Config
+from colmrl.config import Config, Precision
 from colmrl.errors import InputError
 from colmrl.models.inputs import ModelInput, tokens
 from colmrl.models.retriever import Retriever
+from colmrl.runtime import mixed_precision
 from colmrl.training.batches import ExampleDataset
 from colmrl.training.grad_cache import tensors
 
@@ -42,12 +43,11 @@ def choose_mini_batch(config: Config, model: Retriever, dataset: ExampleDataset)
     record, whole = longest_record(model, dataset, config.seed), device_bytes(model.device)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     later = trained * (_STATE_BYTES[train.optimizer] + (_AVERAGE_BYTES if train.ema else 0))
-    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[train.precision]
     limit, peaks = train.auto_batch * whole - later, dict[int, int]()
 
     def fits(size: int) -> bool:
         try:
-            peaks[size] = peak_bytes(model, model.inputs.join([record] * size), dtype)
+            peaks[size] = peak_bytes(model, model.inputs.join([record] * size), train.precision)
         except torch.cuda.OutOfMemoryError:
             return False
         return peaks[size] <= limit
@@ -95,14 +95,14 @@ def device_bytes(device: torch.device) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def peak_bytes(model: Retriever, batch: ModelInput, dtype: torch.dtype | None = None) -> int:
-    """Most memory at once in one forward and backward pass, weights and gradients included; `dtype`: of autocast."""
+def peak_bytes(model: Retriever, batch: ModelInput, precision: Precision = "fp32") -> int:
+    """Most memory at once in one forward and backward pass, weights and gradients included."""
     device, was_training = model.device, model.training
     devices = [device] if device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices), _peak(model) as peak:
             on_device = {name: tensor.to(device) for name, tensor in batch.items()}
-            with torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext():
+            with mixed_precision(device, precision):
                 embedded = model.train()(on_device)
             torch.stack([vectors.float().square().sum() for vectors in tensors(embedded)]).sum().backward()
         return peak()

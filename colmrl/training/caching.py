@@ -6,7 +6,6 @@ dtype that the model computes in, bit by bit, and depend on weights, processor, 
 name: a change of any of these finds nothing, and computes anew.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -27,7 +26,9 @@ from colmrl.models.cached_inputs import TILES, CachedInputs, CachedPictures, Cac
 from colmrl.models.feature_cache import Entry, FeatureCache
 from colmrl.models.inputs import ModelInput, Told, tokens
 from colmrl.models.retriever import Retriever, fingerprint
+from colmrl.models.weights import hash_tensors
 from colmrl.progress import bar
+from colmrl.runtime import mixed_precision
 from colmrl.training import gather, processes
 from colmrl.training.batches import ExampleDataset
 from colmrl.training.chunks import chunks_of
@@ -110,7 +111,7 @@ def _about(config: Config, model: Retriever, whole: bool) -> dict[str, Any]:
     return {
         "of": "hidden states" if whole else "image features",
         "family": backbone.family,
-        "weights": _hash([backbone.model] if whole else backbone.vision_modules),
+        "weights": hash_tensors(_values([backbone.model] if whole else backbone.vision_modules)),
         "settings": hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:32],
         "processor": processor,
         "dtype": config.model.dtype,
@@ -122,14 +123,9 @@ def _about(config: Config, model: Retriever, whole: bool) -> dict[str, Any]:
     }
 
 
-def _hash(modules: Iterable[nn.Module]) -> str:
-    digest = hashlib.sha256()
-    for module in modules:
-        for name, value in module.state_dict().items():
-            if isinstance(value, Tensor):
-                digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-                digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:32]
+def _values(modules: Iterable[nn.Module]) -> Iterator[tuple[str, Tensor]]:
+    for module in modules:  # a quantised layer's state holds more than tensors
+        yield from ((name, value) for name, value in module.state_dict().items() if isinstance(value, Tensor))
 
 
 def _check_room(cache: FeatureCache, what: str, sizes: Sequence[int], missing: int, work: int) -> None:
@@ -181,12 +177,12 @@ class _Build:
 @torch.no_grad()
 def compute(config: Config, model: Retriever, records: Sequence[ModelInput], train: bool = False) -> list[Entry]:
     """The entry of each record, as one batch, in the precision of training; `train`: with dropout, where there is."""
-    backbone, dtype = model.backbone, {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.train.precision)
+    backbone = model.backbone
     batch = {name: tensor.to(model.device) for name, tensor in model.inputs.join(records).items()}
     was_training = model.training
     try:
         model.train(train)
-        with torch.autocast(model.device.type, dtype) if dtype else contextlib.nullcontext():
+        with mixed_precision(model.device, config.train.precision):
             if config.model.tuning == "frozen":
                 hidden, mask = backbone(batch)
                 return [{"hidden": states[there]} for states, there in zip(hidden, mask, strict=True)]

@@ -65,7 +65,7 @@ class Objective(nn.Module):
             own = pool.answers[pool.own]
             masks[view] = false_negatives(scores, own, pool.known, self.config.false_negative_margin)
             logits[view] = scores / self.temperature(view.head)
-            there, back = self._to_candidates(view, pool, scores), self._to_queries(view, pool, scores)
+            there, back = self._to_candidates(view, pool, scores, masks[view]), self._to_queries(view, pool, scores)
             losses[str(view)] = (there + back).mean() / 2 * pool.share
             for name, values in self._terms(view, pool, logits[view], masks[view]).items():
                 losses[f"{view}/{name}"] = values.mean() * pool.share
@@ -94,12 +94,12 @@ class Objective(nn.Module):
                 return (self.share * self.balance * each).sum()
         return (self.share * each).sum()
 
-    def _to_candidates(self, view: View, pool: Pool, scores: Tensor) -> Float[Tensor, " q"]:
-        known, own = pool.known, pool.answers[pool.own]
+    def _to_candidates(self, view: View, pool: Pool, scores: Tensor, masked: Tensor) -> Float[Tensor, " q"]:
+        own = pool.answers[pool.own]
         if self.config.query_query:  # a query whose answer answers this one too is none of its negatives
             scores = torch.cat([scores, _scores(view, pool.queries, pool.all_queries)], 1)
-            known = torch.cat([known, _marked(pool.known[:, pool.answers], pool.own)], 1)
-        masked = false_negatives(scores, own, known, self.config.false_negative_margin)
+            known = torch.cat([pool.known, _marked(pool.known[:, pool.answers], pool.own)], 1)
+            masked = false_negatives(scores, own, known, self.config.false_negative_margin)
         return info_nce(scores, own, masked, self.temperature(view.head))
 
     def _to_queries(self, view: View, pool: Pool, scores: Tensor) -> Float[Tensor, " q"]:

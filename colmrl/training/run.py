@@ -75,9 +75,9 @@ def train(config: Config) -> Path:
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if steps_wanted and not trained:
         raise InputError("model.tuning: frozen, and no head has weights: train a head (single.projection, multi.dims)")
-    now, lock = identity(examples), list[object]()
+    lock: list[object] = []
     on_first(lambda: lock.append(locked(output)))  # until this function returns
-    on_first(lambda: _start_folder(config, output, now))
+    on_first(lambda: _start_folder(config, output, examples))
     if data:
         total = sum(p.numel() for p in model.parameters())
         log.info("training %.2f M of %.2f M parameters", trained / 1e6, total / 1e6)
@@ -245,7 +245,8 @@ def _resume_point(folder: Path) -> str | None:
     return None
 
 
-def _start_folder(config: Config, output: Path, now: dict[str, object]) -> None:
+def _start_folder(config: Config, output: Path, examples: Mixture | None) -> None:
+    now = identity(examples)
     if _resume_point(output / "trainer"):
         check_identity(output / "environment.json", now)
     save_config(config, output / "config.yaml")

@@ -1,9 +1,11 @@
 """What parity tests share: a batch with explicit negatives, and the gradient that a step leaves."""
 
 import contextlib
+import json
 from itertools import islice
 
 import torch
+from safetensors.torch import load_file
 
 from colmrl.data.reading import read_training
 from colmrl.models.retriever import Retriever
@@ -78,3 +80,17 @@ def assert_same(one, other, tolerance=1e-5):
     for name, grad in one[1].items():
         difference = float((grad - other[1][name]).abs().max())
         assert difference <= tolerance * largest, (name, difference, largest)
+
+
+def weights(folder):
+    """All that a run or checkpoint folder holds, by name."""
+    files = sorted(folder.rglob("*.safetensors"))
+    return {f"{path.parent.name}/{name}": t for path in files for name, t in load_file(path).items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def lines(output):
+    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine import EVERYTHING, assert_same, batch_of, gradients
-from test_training import triples, weights
+from engine import EVERYTHING, assert_same, batch_of, gradients, weights
+from test_training import triples
 
 from colmrl.configure import load_config
 from colmrl.models.retriever import Retriever

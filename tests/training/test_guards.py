@@ -4,7 +4,8 @@ import json
 import logging
 
 import pytest
-from test_training import triples, weights
+from engine import weights
+from test_training import triples
 
 from colmrl.configure import load_config
 from colmrl.errors import InputError

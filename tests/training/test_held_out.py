@@ -1,9 +1,8 @@
-import json
 import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from engine import lines, same, weights
 from transformers import TrainerState
 
 from colmrl.configure import replace
@@ -15,19 +14,6 @@ from colmrl.training import held_out as held_out_module
 from colmrl.training.held_out import HeldOut, undisturbed
 from colmrl.training.run import train
 from colmrl.view import parse_views
-
-
-def weights(folder):
-    files = sorted(folder.rglob("*.safetensors"))
-    return {f"{path.parent.name}/{name}": t for path in files for name, t in load_file(path).items()}
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def lines(output):
-    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
 
 
 def judged(output):

@@ -1,8 +1,8 @@
-import json
 from pathlib import Path
 
 import pytest
 import torch
+from engine import lines
 from torch import nn
 from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import CallbackHandler
@@ -14,10 +14,6 @@ from colmrl.training.run import train
 from colmrl.training.throughput import Throughput
 
 VIEWS = ("single@128", "single@32", "multi@64", "multi@16")
-
-
-def lines(output):
-    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
 
 
 def scalars(folder):

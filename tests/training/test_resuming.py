@@ -1,6 +1,5 @@
 """`kill -9` at any step, then the same command: the same weights as if nothing had happened (CPU, fp32)."""
 
-import json
 import os
 import signal
 import subprocess
@@ -9,8 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
+from engine import lines, same, weights
 from test_training import triples
 
 from colmrl.configure import save_config
@@ -20,19 +18,6 @@ from colmrl.training.held_out import HeldOut
 from colmrl.training.processes import on_first
 from colmrl.training.run import train
 from colmrl.training.trainer import RetrieverTrainer
-
-
-def weights(folder):
-    files = sorted(folder.rglob("*.safetensors"))
-    return {f"{path.parent.name}/{name}": t for path in files for name, t in load_file(path).items()}
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def lines(output):
-    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from engine import weights
 from transformers import TrainerCallback
 
 from colmrl.errors import InputError
@@ -12,10 +12,6 @@ from colmrl.inputs import write_inputs
 from colmrl.training import run as run_module
 from colmrl.training.batches import Collator, key
 from colmrl.training.run import train
-
-
-def weights(folder):
-    return {f"{p.parent.name}/{n}": t for p in sorted(folder.rglob("*.safetensors")) for n, t in load_file(p).items()}
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import shutil
 import pytest
 import torch
 from conftest import FAMILIES
-from safetensors.torch import load_file
+from engine import weights
 from transformers import TrainerCallback
 from typer.testing import CliRunner
 
@@ -18,11 +18,6 @@ from colmrl.errors import InputError
 from colmrl.models.retriever import Retriever
 from colmrl.training import run as run_module
 from colmrl.training.run import negatives_to_use, train
-
-
-def weights(folder):
-    files = sorted(folder.rglob("*.safetensors"))
-    return {f"{path.parent.name}/{name}": t for path in files for name, t in load_file(path).items()}
 
 
 def train_app_config(*arguments):
