@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from colmrl.view import Precision as StoredPrecision
+
 _STRICT = ConfigDict(extra="forbid")
 Positive = Annotated[int, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
@@ -61,6 +63,7 @@ class MultiConfig:
 
     dims: Dims = (128, 64, 32, 16)
     budgets: Dims = ()  # a document is also trained pooled to so many vectors, at every dim; all its vectors always
+    position_weight: Weight = 0.5  # of a patch's place on its page beside its vector, when vectors are pooled
     temperature: Annotated[float, Field(gt=0)] = 0.05
 
 
@@ -166,21 +169,67 @@ class TrainConfig:
 class EncodeConfig:
     """Records → store."""
 
-    views: tuple[str, ...] = ()  # what to keep; none: every head in full
+    views: tuple[str, ...] = ()  # what to keep, each as precisely as it says; none: every head in full
+    precision: StoredPrecision = "fp32"  # of what is kept where no views are named
+    pooling: Literal["ward", "mean", "random"] = "ward"  # how a document's vectors become as few as a view asks for
     batch_size: Positive = 32
     shard_size: Positive = 1024  # records a shard: what a kill can cost
-    dtype: Literal["fp32", "fp16"] = "fp32"
     workers: Annotated[int, Field(ge=0)] = 0  # processes that read and prepare pictures ahead of the model
+
+
+IndexType = Literal["flat", "ivf", "hnsw", "ivfpq", "rabitq"]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class IndexConfig:
+    """A FAISS index of one view of a store, and how it is searched."""
+
+    type: IndexType = "flat"
+    lists: Positive | None = None  # of ivf, ivfpq and rabitq; null: as many as suit the number of vectors
+    probes: Positive | None = None  # lists that a query (or token) looks into, hnsw: neighbours that it keeps; null: 32
+    training_vectors: Positive = 262_144  # at most, to train lists and codes on
+    candidates: Positive | None = None  # documents whose exact scores decide; null: 100, or as the index was built
+    queries: Positive = 100  # drawn, to measure recall by
+    gpu: bool = True  # where there is one
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TeacherConfig:
+    """Another judge of candidates: a store of the same data by another model, or scores in a TREC run file. A candidate
+    that it scores too close to the positive is left out; its scores are the ones that triples carry.
+    """
+
+    store: str | None = None
+    view: str | None = None  # of that store; null: its first
+    scores: str | None = None
+    absolute_margin: Weight | None = None
+    relative_margin: Annotated[float, Field(ge=0, lt=1)] | None = None
+    max_score: float | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class FilterConfig:
+    """One step between search and triples: exactly one of these (names and meaning of sentence-transformers)."""
+
+    duplicates: Literal[True] | None = None  # of the positive, or of a better candidate, by content
+    range_min: Annotated[int, Field(ge=0)] | None = None  # ranks to skip
+    range_max: Positive | None = None  # ranks to look at
+    max_score: float | None = None
+    min_score: float | None = None
+    absolute_margin: Weight | None = None  # keep at ≤ the positive's score - margin
+    relative_margin: Annotated[float, Field(ge=0, lt=1)] | None = None  # keep at ≤ (1 - margin) × the positive's score
+    teacher: TeacherConfig | None = None
 
 
 @dataclass(frozen=True, config=_STRICT)
 class MineConfig:
-    """Search with the model itself, keep what is hard and not true."""
+    """Search with the model itself, keep what is hard and not true. Known answers are never negatives."""
 
-    view: str | None = None  # null: the store's first: the single head's largest, where there is one
+    view: str | None = None  # or a funnel; null: the store's first: the single head's largest, where there is one
+    index: str | None = None  # the folder that colmrl index wrote; null: exact search
     k: Positive = 50  # how deep to search
-    negatives: Positive = 4  # at most, a query
-    relative_margin: Annotated[float, Field(ge=0, lt=1)] = 0.05  # keep at ≤ (1 - margin) × the positive's score
+    filters: tuple[FilterConfig, ...] = (FilterConfig(duplicates=True), FilterConfig(relative_margin=0.05))  # in order
+    negatives: Positive = 4  # at most, a pair
     sampling: Literal["top", "random"] = "top"
     gpu: bool = True  # where there is one
 
@@ -199,6 +248,7 @@ class LoopConfig:
     """Rounds of train → encode → mine."""
 
     rounds: Positive = 2
+    index: bool = False  # build an index of mine.view (section index) each round, and mine with it
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -217,6 +267,7 @@ class Config:
     show: ShowConfig = ShowConfig()
     train: TrainConfig = TrainConfig()
     encode: EncodeConfig = EncodeConfig()
+    index: IndexConfig = IndexConfig()
     mine: MineConfig = MineConfig()
     eval: EvalConfig = EvalConfig()
     loop: LoopConfig = LoopConfig()

@@ -4,12 +4,12 @@ import dataclasses
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from colmrl.config import Config
+from colmrl.config import Config, FilterConfig
 from colmrl.errors import InputError
 from colmrl.files import write_text
 
@@ -159,7 +159,11 @@ def _explain(error: ValidationError, source: Path | None, origins: dict[str, str
     else:
         inside = [place for name, place in origins.items() if name.startswith(f"{key}.")]
         place = f"{inside[-1] if inside else source}: " if inside or source else ""
+    if any(isinstance(part, int) for part in first["loc"]):
+        return InputError(f"{place}{_explain_item(first['loc'], first)}")
     if first["type"] == "unexpected_keyword_argument":
+        if parts[0] == "mine" and parts[-1] in _fields(FilterConfig):
+            return InputError(f"{place}{'.'.join(parts)}: unknown key: did you mean mine.filters=[{{{parts[-1]}: …}}]?")
         if len(parts) == 1:  # an unknown section: its keys say more
             key = next((name for name in origins if name.startswith(f"{key}.")), key)
         nearest = difflib.get_close_matches(key, all_keys(), n=1, cutoff=0.5) or [
@@ -171,8 +175,36 @@ def _explain(error: ValidationError, source: Path | None, origins: dict[str, str
     return InputError(f"{place}{key}: {first['msg']}: got {first['input']!r}")
 
 
+def _explain_item(loc: Sequence[str | int], error: Any) -> str:
+    """What is wrong inside a list of settings: which step or item of it, counted from 1, and which of its keys."""
+    at = next(n for n, part in enumerate(loc) if isinstance(part, int))
+    listed, inside = ".".join(map(str, loc[:at])), loc[at + 1 :]
+    word = "step" if listed == "mine.filters" else "item"
+    place = f"{listed}: {word} {int(loc[at]) + 1}: {''.join(f'{part}: ' for part in inside)}"
+    if error["type"] != "unexpected_keyword_argument":
+        return f"{place}{error['msg']}: got {error['input']!r}"
+    kind: Any = Config
+    for part in loc[:-1]:
+        kind = next(iter(_classes(kind if isinstance(part, int) else get_type_hints(kind)[part])))
+    keys = _fields(kind)
+    nearest = difflib.get_close_matches(str(loc[-1]), keys, n=1, cutoff=0.5)
+    return f"{place}unknown key: " + (f"did you mean {nearest[0]}?" if nearest else f"known keys: {', '.join(keys)}")
+
+
+def _fields(kind: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
+
+
+def _classes(hint: Any) -> list[Any]:
+    """The sections that a type hint (`tuple[X, ...]`, `X | None`) is made of."""
+    if dataclasses.is_dataclass(hint):
+        return [hint]
+    return [one for part in get_args(hint) for one in _classes(part)]
+
+
 def _check(config: Config) -> None:
     """What no single value shows."""
+    _check_filters(config.mine.filters)
     if config.model.tuning == "full" and config.model.dtype != "fp32":
         dtype = config.model.dtype
         raise InputError(
@@ -190,3 +222,18 @@ def _check(config: Config) -> None:
     width = config.single.projection
     if width and config.single.dims and max(config.single.dims) > width:
         raise InputError(f"single.dims: {max(config.single.dims)} is more than single.projection={width}: lower it")
+
+
+def _check_filters(steps: Sequence[FilterConfig]) -> None:
+    for number, step in enumerate(steps, 1):
+        given = [name for name in _fields(FilterConfig) if getattr(step, name) is not None]
+        place = f"mine.filters: step {number}: "
+        if len(given) != 1:
+            raise InputError(
+                f"{place}{', '.join(given) or 'nothing'} given: give each step exactly one of "
+                f"{', '.join(_fields(FilterConfig))}"
+            )
+        if step.teacher and (step.teacher.store is None) == (step.teacher.scores is None):
+            raise InputError(f"{place}teacher: give it either a store or scores (a TREC run file)")
+        if step.teacher and step.teacher.scores and step.teacher.view:
+            raise InputError(f"{place}teacher: view={step.teacher.view}: is of a store, not of scores: leave it out")

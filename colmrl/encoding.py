@@ -1,9 +1,10 @@
 """Records → store: every shard that is missing is encoded, in batches of similar length, and written whole."""
 
+import datetime
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,36 +13,52 @@ from torch.utils.data import DataLoader
 
 from colmrl import provenance
 from colmrl.config import Config
-from colmrl.data.fingerprint import content_hash
+from colmrl.data.fingerprint import record_hash
 from colmrl.data.reading import read_collection
 from colmrl.data.records import Document, Query, Records
+from colmrl.errors import InputError
 from colmrl.models.retriever import Description, Embeddings, Retriever, fingerprint, read_description
+from colmrl.processes import on_first, processes, rank, start, wait
 from colmrl.progress import track
-from colmrl.reduction import as_view, pool_records
+from colmrl.reduction import pool_records
 from colmrl.runtime import use_torch
-from colmrl.scoring import MultiVectors
-from colmrl.store import ArraySpec, Kind, Manifest, StoreWriter, arrays_for, order_hash
-from colmrl.view import View, parse_views
+from colmrl.scoring import MultiVectors, truncate
+from colmrl.store import ArraySpec, Kind, Manifest, StoreWriter, arrays_for, begin
+from colmrl.view import parse_views
 
 log = logging.getLogger(__name__)
+_PATIENCE = datetime.timedelta(days=1)  # processes wait for the one with the longest documents
 RecordsOf = Mapping[Kind, Records[Document] | Records[Query]]
 
 
-def encode(config: Config, checkpoint: str | Path, data: str | Path, out: str | Path) -> Path:
+def encode(config: Config, checkpoint: str | Path, data: str | Path, out: str | Path, append: bool = False) -> Path:
     """Encode a data folder's corpus and queries into `out/documents` and `out/queries`, as `config.encode` says.
 
-    Goes on where it was interrupted; refuses a store of another checkpoint, data or size.
+    Goes on where it was interrupted; refuses a store of another checkpoint, data or size. With `append` a finished
+    store gets what the data has more, and only that is encoded. Several processes (torchrun) share the shards.
     """
     checkpoint, out = Path(checkpoint), Path(out)
+    on = use_torch(config)
+    start(on, timeout=_PATIENCE)
+    if rank():
+        logging.getLogger("colmrl").setLevel(logging.WARNING)
     description = read_description(checkpoint)
     collection = read_collection(str(data), config.data, description.show)
     records_of: RecordsOf = {"documents": collection.documents, "queries": collection.queries}
     named = str(Path(data).resolve()) if Path(data).exists() else str(data)
-    writers = begin_stores(config, description, records_of, named, fingerprint(checkpoint), checkpoint, out)
+
+    def plan() -> None:
+        begin_stores(config, description, records_of, named, fingerprint(checkpoint), checkpoint, out, append)
+
+    on_first(plan)
+    writers: dict[Kind, StoreWriter] = {kind: StoreWriter(out / kind) for kind in records_of}
     if any(writer.missing() for writer in writers.values()):
-        model = Retriever.load(checkpoint, config.attention_kernel).to(use_torch(config)).eval()
-        fill_stores(config, model, records_of, writers)
-        log.info("store: %s (%d documents, %d queries)", out, len(collection.documents), len(collection.queries))
+        model = Retriever.load(checkpoint, config.attention_kernel).to(on).eval()
+        wait()  # until all know what is missing
+        fill_stores(config, model, records_of, writers, rank(), processes())
+        wait()
+    on_first(lambda: finish_stores(writers))
+    log.info("store: %s (%d documents, %d queries)", out, *(writer.manifest.records for writer in writers.values()))
     return out
 
 
@@ -53,48 +70,68 @@ def begin_stores(
     stamp: str,
     checkpoint: Path,
     out: Path,
+    append: bool = False,
 ) -> dict[Kind, StoreWriter]:
     """Stores of these records below `out`, begun or gone on with; `stamp` tells the weights that they are of."""
     views, trained = parse_views(config.encode.views), description.trained
     writers: dict[Kind, StoreWriter] = {}
     for kind, records in records_of.items():
-        ids = list(records.ids)
         manifest = Manifest(
             kind=kind,
             fingerprint=stamp,
             checkpoint=str(checkpoint.resolve()),
             data=data,
-            records=len(ids),
             shard_size=config.encode.shard_size,
-            order_hash=order_hash(ids),
-            content_hash=content_hash(records),
-            dtype=config.encode.dtype,
-            arrays=tuple(arrays_for(views, trained, kind)),
+            content_hash="",
+            arrays=arrays_for(views, trained, kind, config.encode.precision),
             single_dims=trained.single_dims,
             multi_dims=trained.multi_dims,
+            pooling=config.encode.pooling,
+            position_weight=description.multi.position_weight,
             show=description.show,
             command=provenance.command(),
             commit=provenance.commit(),
         )
-        writers[kind] = StoreWriter(out / kind, manifest, ids)
+        writers[kind] = begin(out / kind, manifest, {record.id: record_hash(record) for record in records}, append)
     return writers
 
 
-def fill_stores(config: Config, model: Retriever, records_of: RecordsOf, writers: Mapping[Kind, StoreWriter]) -> None:
-    """Encode and write every shard that is missing."""
-    for kind, records in records_of.items():
-        _encode_records(config, model, kind, records, writers[kind])
-
-
-def _encode_records(
-    config: Config, model: Retriever, kind: Kind, records: Sequence[Document] | Sequence[Query], writer: StoreWriter
+def fill_stores(
+    config: Config,
+    model: Retriever,
+    records_of: RecordsOf,
+    writers: Mapping[Kind, StoreWriter],
+    first: int = 0,
+    step: int = 1,
 ) -> None:
-    size = writer.manifest.shard_size
-    for shard in writer.missing():
-        some = records[shard * size : (shard + 1) * size]
-        label = f"{kind}, shard {shard + 1} of {writer.manifest.shards}"
-        embedded = embed(model, kind, some, config.encode.batch_size, config.encode.workers, label)
-        writer.write(shard, {spec.name: _array(embedded, spec) for spec in writer.manifest.arrays})
+    """Encode and write the shards that are missing, every `step`-th from the `first` on."""
+    for kind, records in records_of.items():
+        writer = writers[kind]
+        for number in writer.missing()[first::step]:
+            some = _records(records, writer, number)
+            label = f"{kind}, shard {number + 1} of {len(writer.manifest.shards)}"
+            embedded = embed(model, kind, some, config.encode.batch_size, config.encode.workers, label)
+            manifest = writer.manifest
+            writer.write(number, {spec.name: _array(embedded, spec, manifest) for spec in manifest.arrays})
+
+
+def finish_stores(writers: Mapping[Kind, StoreWriter]) -> None:
+    """Once nothing is missing."""
+    for writer in writers.values():
+        writer.finish()
+
+
+def _records(
+    records: Records[Document] | Records[Query], writer: StoreWriter, number: int
+) -> Sequence[Document] | Sequence[Query]:
+    ids = writer.ids(number)
+    absent = [name for name in ids if name not in records.position]
+    if absent:
+        raise InputError(
+            f"{writer.folder}: shard {number} has to be made anew, but the data has no {absent[0]!r}: give the data "
+            "it was encoded from, or encode all into another folder"
+        )
+    return cast(Sequence[Document] | Sequence[Query], [records.named(name) for name in ids])
 
 
 def embed(
@@ -118,20 +155,18 @@ def embed(
         num_workers=workers,
     )
     single: list[Tensor | None] = [None] * len(records)
-    multi: list[Tensor | None] = [None] * len(records)
+    multi: list[MultiVectors | None] = [None] * len(records)
     with torch.inference_mode():
         for batch, inputs in track(zip(batches, loader, strict=True), label, len(batches)):
             result = model({name: tensor.to(model.device) for name, tensor in inputs.items()})
-            for part, into in (
-                (result.single, single),
-                (result.multi.unpack() if result.multi else None, multi),
-            ):
-                if part is not None:
-                    for i, vectors in zip(batch, part, strict=True):
-                        into[i] = vectors.cpu()
+            for place, i in enumerate(batch):
+                if result.single is not None:
+                    single[i] = result.single[place].cpu()
+                if result.multi is not None:
+                    multi[i] = result.multi.slice(place, place + 1).to("cpu")
     return Embeddings(
         single=torch.stack([v for v in single if v is not None]) if model.single is not None else None,
-        multi=MultiVectors.pack([v for v in multi if v is not None]) if model.multi is not None else None,
+        multi=MultiVectors.cat([v for v in multi if v is not None]) if model.multi is not None else None,
     )
 
 
@@ -139,13 +174,20 @@ def _length(record: Document | Query) -> tuple[int, int]:
     return len(record.images), len(record.body if isinstance(record, Document) else record.text)
 
 
-def _array(embedded: Embeddings, spec: ArraySpec) -> np.ndarray | MultiVectors:
-    view = View(spec.head, spec.dim)
+def _array(embedded: Embeddings, spec: ArraySpec, manifest: Manifest) -> np.ndarray | MultiVectors:
     if spec.head == "single":
         assert embedded.single is not None
-        return as_view(embedded.single.numpy(), view)
-    assert embedded.multi is not None
-    vectors, offsets = embedded.multi.vectors.numpy(), embedded.multi.offsets.numpy()
-    if spec.vectors:
-        vectors, offsets = pool_records(vectors, offsets, spec.vectors)
-    return MultiVectors(torch.from_numpy(as_view(vectors, view)), torch.from_numpy(offsets))
+        return truncate(embedded.single, spec.dim).numpy()
+    items = embedded.multi
+    assert items is not None
+    if spec.vectors is None:
+        return items.truncate(spec.dim)
+    vectors, offsets = pool_records(
+        items.vectors.numpy(),
+        items.offsets.numpy(),
+        spec.vectors,
+        items.positions.numpy() if items.positions is not None else None,
+        manifest.pooling,
+        manifest.position_weight,
+    )
+    return MultiVectors(truncate(torch.from_numpy(vectors), spec.dim), torch.from_numpy(offsets))

@@ -26,7 +26,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     except OSError as error:
         if partial.is_file():
             partial.unlink()
-        raise InputError(f"{path}: cannot be written ({error.strerror}): free space, or choose another place") from None
+        said = error.strerror or error
+        raise InputError(f"{path}: cannot be written ({said}): free space, or choose another place") from None
 
 
 def write_text(path: Path, text: str) -> None:

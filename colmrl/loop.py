@@ -3,6 +3,7 @@
 round-0/   the untrained (or zero-shot) model        checkpoint/ store/ results.json
 round-1/   trained on pairs                          … and mining-store/ triples.jsonl
 round-2/   trained on, with what round 1 mined       …
+round-N/manifest.json   each of these by content, and what it was made from (`lineage`)
 config.yaml environment.json results.json report.md frontier.png
 """
 
@@ -21,7 +22,10 @@ from colmrl.evaluation.report import write_report
 from colmrl.evaluation.run import Row, chosen_views, judge, read_results, write_results
 from colmrl.files import write_text
 from colmrl.inputs import write_inputs
+from colmrl.lineage import hash_of, read_rounds, write_round
 from colmrl.mining import mine, report_path
+from colmrl.search import Plan
+from colmrl.search.building import build_indexes
 from colmrl.store import EmbeddingStore, read_manifest
 from colmrl.training.run import train
 from colmrl.view import TrainedViews, parse_views
@@ -48,6 +52,7 @@ def loop(config: Config) -> list[Row]:
         if 0 < number < config.loop.rounds:
             _mine_round(config, folder)
         rows += judge_round(config, number, start)
+        _write_down(config, number)
     write_results(output / "results.json", rows, config.seed)
     report = write_report(output, rows, _about(config))
     log.info("report: %s", report)
@@ -109,13 +114,28 @@ def _mine_round(config: Config, folder: Path) -> None:
     shared = config.data.eval_path in (None, config.data.path)  # one corpus: judged and mined from one store
     store, triples = folder / ("store" if shared else "mining-store"), folder / "triples.jsonl"
     encode(config, folder / "checkpoint", config.data.path, store)
+    documents = EmbeddingStore(store / "documents")
     if triples.exists():
-        report = report_path(triples)
-        if json.loads(report.read_text())["fingerprint"] != read_manifest(store / "documents").fingerprint:
-            raise InputError(f"{triples}: was mined with another checkpoint than {folder}'s: remove it to mine again")
+        if json.loads(report_path(triples).read_text())["store_stamp"] != documents.stamp:
+            raise InputError(f"{triples}: was mined from another store than {store}: remove it to mine again")
         return
+    if config.loop.index:
+        plan = Plan.parse(config.mine.view) if config.mine.view else Plan.of(documents.views()[0])
+        (built,) = build_indexes(config, store, [plan.stages[0].view], folder / "indexes")
+        config = replace(config, mine={"index": str(built.folder)})
     log.info("%s: mining", folder.name)
     mine(config, store, triples)
+
+
+def _write_down(config: Config, number: int) -> None:
+    output = Path(config.output)
+    before = [round for round in (read_rounds(output) if number else []) if round.round == number - 1]
+    trained_on = [round.hash_of("checkpoint") for round in before]
+    if number > 1:
+        trained_on += [round.hash_of("triples") for round in before]
+    elif number == 1 and config.data.triples:
+        trained_on.append(hash_of("triples", Path(config.data.triples)))
+    write_round(output, number, [stated for stated in trained_on if stated])
 
 
 def _round_config(config: Config, number: int) -> Config:
@@ -156,7 +176,8 @@ def _check_views(config: Config) -> None:
     if not config.data.path:
         raise InputError("data.path: not given: a loop encodes and mines a corpus; train.py alone needs triples only")
     trained = TrainedViews(config.single.dims, config.multi.dims)
-    for view in parse_views([*config.eval.views, *config.encode.views, config.mine.view or ""]):
+    mined = [stage.view for stage in Plan.parse(config.mine.view).stages] if config.mine.view else []
+    for view in [*parse_views([*config.eval.views, *config.encode.views]), *mined]:
         trained.check(view)
     if (config.loss.teacher_kl or config.loss.teacher_margin_mse) and not (config.data.triples or config.data.sources):
         raise InputError(

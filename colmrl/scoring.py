@@ -5,28 +5,41 @@ one matrix of all tokens and the offset where each item starts, so no padding ca
 Letters: q queries, d documents, t all tokens of all items, h dim.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from colmrl import kernels
+from colmrl.coding import CodedItems, rows_of
+
 _BLOCK_BYTES = 1 << 28  # of similarities held at a time on a GPU
 _BACKWARD_BYTES = 1 << 22  # of gradients held at a time: what stays in a cache
+_TOP_BYTES = 1 << 25  # of scores held at a time while only the best are looked for
+_MANY = 4  # documents for each that is looked for: with fewer most would be scored twice
 
 
 @dataclass(frozen=True)
 class MultiVectors:
-    """Items with any number of vectors each: item i is `vectors[offsets[i]:offsets[i+1]]`; none is empty."""
+    """Items with any number of vectors each: item i is `vectors[offsets[i]:offsets[i+1]]`; none is empty.
+
+    `positions`: where each vector's patch is on its page, (row, column), see `models.positions`; None: not known.
+    """
 
     vectors: Float[Tensor, "t h"]
     offsets: Int[Tensor, "items_and_one"]
+    positions: Float[Tensor, "t 2"] | None = None
 
     def __post_init__(self) -> None:
         assert self.offsets[0] == 0 and self.offsets[-1] == len(self.vectors)
+        assert self.positions is None or len(self.positions) == len(self.vectors)
         assert bool((self.offsets.diff() > 0).all()), "an item without vectors"
 
     def __len__(self) -> int:
@@ -43,15 +56,19 @@ class MultiVectors:
 
     @classmethod
     def cat(cls, parts: Sequence["MultiVectors"]) -> "MultiVectors":
+        """One after another; positions are kept where all have them."""
         counts = torch.cat([part.counts for part in parts])
-        return cls(torch.cat([part.vectors for part in parts]), F.pad(counts.cumsum(0), (1, 0)))
+        positions = [part.positions for part in parts if part.positions is not None]
+        return cls(
+            torch.cat([part.vectors for part in parts]),
+            F.pad(counts.cumsum(0), (1, 0)),
+            torch.cat(positions) if len(positions) == len(parts) else None,
+        )
 
     def select(self, items: Int[Tensor, " n"]) -> "MultiVectors":
         """These items, in this order; an item may be asked for more than once."""
-        counts = self.counts[items]
-        offsets = F.pad(counts.cumsum(0), (1, 0))
-        within = torch.arange(int(offsets[-1]), device=items.device) - offsets[:-1].repeat_interleave(counts)
-        return MultiVectors(self.vectors[self.offsets[items].repeat_interleave(counts) + within], offsets)
+        rows, offsets = rows_of(self.offsets, items)
+        return MultiVectors(self.vectors[rows], offsets, self.positions[rows] if self.positions is not None else None)
 
     def unpack(self) -> list[Float[Tensor, "_ h"]]:
         return list(self.vectors.split(self.counts.tolist()))
@@ -59,14 +76,20 @@ class MultiVectors:
     def slice(self, start: int, stop: int) -> "MultiVectors":
         """Items start..stop, sharing memory."""
         offsets = self.offsets[start : stop + 1]
-        return MultiVectors(self.vectors[int(offsets[0]) : int(offsets[-1])], offsets - offsets[0])
+        rows = slice(int(offsets[0]), int(offsets[-1]))
+        positions = self.positions[rows] if self.positions is not None else None
+        return MultiVectors(self.vectors[rows], offsets - offsets[0], positions)
 
     def to(self, device: str | torch.device) -> "MultiVectors":
-        return MultiVectors(self.vectors.to(device), self.offsets.to(device))
+        positions = self.positions.to(device) if self.positions is not None else None
+        return MultiVectors(self.vectors.to(device), self.offsets.to(device), positions)
 
     def truncate(self, dim: int) -> "MultiVectors":
         """The first `dim` dims of each vector, normalised."""
-        return MultiVectors(truncate(self.vectors, dim), self.offsets)
+        return MultiVectors(truncate(self.vectors, dim), self.offsets, self.positions)
+
+
+Items = MultiVectors | CodedItems
 
 
 def truncate(vectors: Float[Tensor, "*items h"], dim: int) -> Float[Tensor, "*items dim"]:
@@ -78,20 +101,106 @@ def dot(queries: Float[Tensor, "q h"], documents: Float[Tensor, "d h"]) -> Float
     return queries @ documents.T
 
 
-def maxsim(queries: MultiVectors, documents: MultiVectors) -> Float[Tensor, "q d"]:
+def maxsim(queries: MultiVectors, documents: Items) -> Float[Tensor, "q d"]:
     """For each query vector the largest dot product with any of the document's, averaged over the query's vectors.
 
     The average (rather than ColBERT's sum) makes scores of long and short queries comparable, as thresholds and
-    temperatures need; it ranks the documents of a query the same. Differentiable, and what is kept for the backward
-    pass is one number a query vector and document, not one a pair of vectors: a document's vector that is the best
-    match has the gradient, of equal ones the first. On the CPU one product a document stays in cache; on a GPU
-    documents go in padded blocks.
+    temperatures need; it ranks the documents of a query the same. Coded documents are decoded a few at a time.
+    Differentiable, and what is kept for the backward pass is one number a query vector and document, not one a pair of
+    vectors: a document's vector that is the best match has the gradient, of equal ones the first. On the CPU see
+    `kernels`; on a GPU documents go in padded blocks, and to late-interaction-kernels where it is installed and either
+    gradients are asked for or the vectors have 16 bits: it multiplies in 16 bits, which exact search must not.
     """
+    learns = torch.is_grad_enabled() and (queries.vectors.requires_grad or _requires_grad(documents))
     with torch.autocast(queries.vectors.device.type, enabled=False):
+        if _on_gpu(queries.vectors) or learns:
+            return _sums(queries, documents, learns) / queries.counts.to(queries.vectors)[:, None]
+        return kernels.mean_best(_asked(queries), _stretches(documents))
+
+
+def _sums(queries: MultiVectors, documents: Items, learns: bool) -> Float[Tensor, "q d"]:
+    fused = _fused() if _on_gpu(queries.vectors) else None
+    if fused and isinstance(documents, MultiVectors) and (learns or queries.vectors.itemsize == 2):
+        return fused(queries.vectors, documents.vectors, queries.offsets, documents.offsets)
+    if isinstance(documents, MultiVectors) and learns:
         best = _Best.apply(queries.vectors, documents.vectors, documents.offsets)
+    else:
+        best, _ = _best_in_blocks(queries.vectors, documents)
     owner = torch.repeat_interleave(torch.arange(len(queries), device=best.device), queries.counts)
-    sums = best.new_zeros(len(queries), len(documents)).index_add(0, owner, best.T)
-    return sums / queries.counts.to(sums)[:, None]
+    return best.new_zeros(len(queries), len(documents)).index_add(0, owner, best.T)
+
+
+def maxsim_top(
+    queries: MultiVectors, shards: Iterable[Items], k: int, precision: Literal["fp32", "bf16"] = "fp32"
+) -> tuple[Float[Tensor, "q k"], Int[Tensor, "q k"]]:
+    """Scores and positions of each query's best `k` documents (fewer, if there are fewer), best first; of equal scores
+    the first document. Positions count the documents of all shards. Beside one shard, memory is bounded in bytes.
+
+    bf16: documents are scanned in bf16, and all that can be among the best, by what rounding can do to each score, are
+    scored again in fp32: the same documents and scores, in about half the time on a CPU with AMX. Queries of few
+    vectors, where it takes longer, and GPUs are scanned in fp32.
+    """
+    vectors = queries.vectors
+    halves = precision == "bf16" and not _on_gpu(vectors) and kernels.bf16_pays(_asked(queries))
+    scores = vectors.new_empty(len(queries), 0)
+    positions = torch.empty(len(queries), 0, dtype=torch.int64, device=vectors.device)
+    step, start = max(1, _TOP_BYTES // (len(queries) * vectors.itemsize)), 0
+    for shard in shards:
+        for first in range(0, len(shard), step):
+            part = shard.slice(first, min(first + step, len(shard)))
+            with torch.no_grad():
+                scan = halves and len(part) > _MANY * k
+                new = _exact_if_best(queries, part, scores, k) if scan else maxsim(queries, part)
+            scores, order = torch.cat([scores, new], 1).sort(dim=1, descending=True, stable=True)
+            new_positions = torch.arange(start, start + len(part), device=vectors.device).expand(len(queries), -1)
+            scores, positions = scores[:, :k], torch.cat([positions, new_positions], 1).gather(1, order[:, :k])
+            start += len(part)
+    return scores, positions
+
+
+def _exact_if_best(
+    queries: MultiVectors, documents: Items, best: Float[Tensor, "q found"], k: int
+) -> Float[Tensor, "q d"]:
+    """fp32 scores of at least all documents that are among the best `k` of these and the `best` so far; -inf of others.
+
+    The k best by bf16 first: the k-th of their fp32 scores is one that the others must be able to reach.
+    """
+    asked, stretches = _asked(queries), _stretches(documents)
+    scores, slack = kernels.bounded_mean_best(asked, stretches)
+    first = torch.zeros_like(scores, dtype=torch.bool)
+    first.scatter_(1, scores.topk(min(k, len(documents))).indices, True)
+    exact = kernels.mean_best_of_pairs(asked, stretches, first)
+    known = torch.cat([best, exact], 1).topk(min(k, best.shape[1] + len(documents))).values
+    others = (scores + slack >= known[:, -1:]) & ~first
+    return torch.maximum(exact, kernels.mean_best_of_pairs(asked, stretches, others))
+
+
+def _asked(queries: MultiVectors) -> kernels.Queries:
+    return kernels.Queries(queries.vectors.detach(), queries.offsets.tolist())
+
+
+def _stretches(documents: Items) -> kernels.Documents:
+    if isinstance(documents, CodedItems):
+        codes = documents.codes
+        return kernels.Documents(lambda low, high: codes.rows(slice(low, high)).decode(), documents.offsets.tolist())
+    vectors = documents.vectors.detach()
+    return kernels.Documents(lambda low, high: vectors[low:high], documents.offsets.tolist())
+
+
+def _on_gpu(vectors: Tensor) -> bool:
+    return vectors.is_cuda
+
+
+def _requires_grad(documents: Items) -> bool:
+    return isinstance(documents, MultiVectors) and documents.vectors.requires_grad
+
+
+@functools.cache
+def _fused() -> Callable[..., Tensor] | None:
+    """late-interaction-kernels' MaxSim of packed vectors, a sum over query vectors, with a backward pass."""
+    if find_spec("late_interaction_kernels") is None or find_spec("triton") is None:
+        return None
+    return import_module("late_interaction_kernels").maxsim_varlen
 
 
 class _Best(torch.autograd.Function):
@@ -99,11 +208,9 @@ class _Best(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, queries: Tensor, vectors: Tensor, offsets: Tensor) -> Tensor:
-        documents = MultiVectors(vectors, offsets)
-        find = _best_in_blocks if queries.is_cuda else _best_one_by_one
-        if not (ctx.needs_input_grad[0] or ctx.needs_input_grad[1]):
-            return find(queries, documents)[0]
-        best, place = find(queries, documents, placed=True)
+        best, place = (_best_in_blocks if _on_gpu(queries) else _best_one_by_one)(
+            queries, MultiVectors(vectors, offsets)
+        )
         ctx.save_for_backward(queries, vectors, place)
         return best
 
@@ -121,28 +228,27 @@ class _Best(torch.autograd.Function):
 
 
 def _best_one_by_one(
-    query_vectors: Float[Tensor, "t h"], documents: MultiVectors, placed: bool = False
-) -> tuple[Float[Tensor, "d t"], Int[Tensor, "d t"] | None]:
-    transposed = query_vectors.T.contiguous()
-    if not placed:
-        return torch.stack([(document @ transposed).amax(0) for document in documents.unpack()]), None
-    found = [(document @ transposed).max(0) for document in documents.unpack()]
+    query_vectors: Float[Tensor, "t h"], documents: MultiVectors
+) -> tuple[Float[Tensor, "d t"], Int[Tensor, "d t"]]:
+    found = [(query_vectors @ document.T).max(1) for document in documents.unpack()]
     places = torch.stack([place for _, place in found]) + documents.offsets[:-1, None]
     return torch.stack([best for best, _ in found]), places
 
 
 def _best_in_blocks(
-    query_vectors: Float[Tensor, "t h"], documents: MultiVectors, placed: bool = False
-) -> tuple[Float[Tensor, "d t"], Int[Tensor, "d t"] | None]:
+    query_vectors: Float[Tensor, "t h"], documents: Items
+) -> tuple[Float[Tensor, "d t"], Int[Tensor, "d t"]]:
     longest = int(documents.counts.max())
     block = max(1, _BLOCK_BYTES // (longest * len(query_vectors) * query_vectors.element_size()))
     parts, places = [], []
     for start in range(0, len(documents), block):
         some = documents.slice(start, min(start + block, len(documents)))
+        if isinstance(some, CodedItems):
+            some = MultiVectors(some.codes.decode(), some.offsets)
         padded = torch.nn.utils.rnn.pad_sequence(some.unpack(), batch_first=True)
         absent = torch.arange(padded.shape[1], device=padded.device) >= some.counts.to(padded.device)[:, None]
         similarity = (padded @ query_vectors.T).masked_fill(absent[:, :, None], float("-inf"))
         best, place = similarity.max(1)
         parts.append(best)
         places.append(place + documents.offsets[start : start + len(some), None].to(place))
-    return torch.cat(parts), torch.cat(places) if placed else None
+    return torch.cat(parts), torch.cat(places)

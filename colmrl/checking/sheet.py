@@ -86,23 +86,57 @@ def contact_sheet(rows: Sequence[Sequence[Cell]], model: ModelConfig, title: str
         type_.write(draw, (_GAP + column * (_WIDTH + _GAP), _TITLE - 24), name, "black", bold=True)
     top = _TITLE
     for row in rows:
-        bodies = [_body(*given[id(cell)], type_) for cell in row]
+        bodies = [draw_body(*given[id(cell)], type_) for cell in row]
         height = _HEAD + max(body.height for body in bodies)
         place = 0
         for cell, body in zip(row, bodies, strict=True):
             place = max(place, 1 + columns) if cell.role in ("negative", "random other") else place
             left = _GAP + place * (_WIDTH + _GAP)
-            sheet.paste(body, (left, top + _HEAD))
-            draw.rectangle((left, top, left + _WIDTH - 1, top + height - 1), outline=_INK[cell.role], width=2)
-            draw.rectangle((left, top, left + _WIDTH - 1, top + _HEAD - 1), fill=_INK[cell.role])
-            label = type_.fit(f"{cell.role}  {cell.record.id}{cell.note}", _WIDTH - 2 * _PAD)
-            type_.write(draw, (left + _PAD, top + 3), label, "white", bold=True)
+            label = f"{cell.role}  {cell.record.id}{cell.note}"
+            draw_cell(sheet, (left, top), height, body, label, _INK[cell.role], type_)
             place += 1
         top += height + 2 * _GAP
     return sheet.crop((0, 0, width, top - _GAP)), type_.missing
 
 
-def _body(text: str, images: tuple[str, ...], type_: "Typesetter") -> Image.Image:
+def sheet_of_ranks(
+    cells: Sequence[tuple[str, str, tuple[str, ...]]], title: str, columns: int = 5
+) -> tuple[Image.Image, str]:
+    """Documents in the order of their ranks, each a label, text and pictures; and which characters no font has."""
+    type_ = Typesetter("".join([title, *(label + text for label, text, _ in cells)]))
+    bodies = [draw_body(text, images, type_) for _, text, images in cells]
+    rows = [range(start, min(start + columns, len(cells))) for start in range(0, len(cells), columns)]
+    heights = [_HEAD + max(bodies[i].height for i in row) for row in rows]
+    width = min(columns, len(cells)) * (_WIDTH + _GAP) + _GAP
+    sheet = Image.new("RGB", (width, _HEAD + _GAP + sum(heights) + 2 * _GAP * len(rows)), "white")
+    type_.write(ImageDraw.Draw(sheet), (_GAP, 8), type_.fit(title, width - 2 * _GAP), "black", bold=True)
+    top = _HEAD + _GAP
+    for row, height in zip(rows, heights, strict=True):
+        for column, i in enumerate(row):
+            corner = (_GAP + column * (_WIDTH + _GAP), top)
+            draw_cell(sheet, corner, height, bodies[i], cells[i][0], _INK["positive"], type_)
+        top += height + 2 * _GAP
+    return sheet, type_.missing
+
+
+def draw_cell(
+    sheet: Image.Image,
+    corner: tuple[int, int],
+    height: int,
+    body: Image.Image,
+    label: str,
+    ink: str,
+    type_: "Typesetter",
+) -> None:
+    """A framed body below its label."""
+    draw, (left, top) = ImageDraw.Draw(sheet), corner
+    sheet.paste(body, (left, top + _HEAD))
+    draw.rectangle((left, top, left + _WIDTH - 1, top + height - 1), outline=ink, width=2)
+    draw.rectangle((left, top, left + _WIDTH - 1, top + _HEAD - 1), fill=ink)
+    type_.write(draw, (left + _PAD, top + 3), type_.fit(label, _WIDTH - 2 * _PAD), "white", bold=True)
+
+
+def draw_body(text: str, images: tuple[str, ...], type_: "Typesetter") -> Image.Image:
     """Pictures, and below them text, as high as they come out."""
     body = Image.new("RGB", (_WIDTH, _PAD + _TALLEST + (_LINES + 2) * _LINE), "white")
     draw, inner, y = ImageDraw.Draw(body), _WIDTH - 2 * _PAD, _PAD

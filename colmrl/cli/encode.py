@@ -1,4 +1,4 @@
-"""python encode.py --checkpoint DIR --data DIR [--views …]"""
+"""python encode.py --checkpoint DIR --data DIR [--views …] [--append]; torchrun encode.py … shares the shards"""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,9 +22,10 @@ def encode(
         str | None, typer.Option(help="What to keep, e.g. single@64,multi@64x16; else everything.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Records a forward pass.")] = None,
+    append: Annotated[bool, typer.Option("--append", help="Add what the data has more to a finished store.")] = False,
     strict: Strict = None,
 ) -> None:
-    """Goes on where it was interrupted; refuses to mix checkpoints."""
+    """Goes on where it was interrupted; refuses to mix checkpoints. Under torchrun, processes share the shards."""
     flags = {
         "encode.views": views.split(",") if views else None,
         "encode.batch_size": batch_size,
@@ -33,4 +34,4 @@ def encode(
     settings = configured(config, overrides, flags)
     from colmrl.encoding import encode as run
 
-    typer.echo(run(settings, checkpoint, data, out or Path(checkpoint).parent / "store"))
+    typer.echo(run(settings, checkpoint, data, out or Path(checkpoint).parent / "store", append))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from colmrl.cli.common import SETTINGS, ConfigFile, Gpu, Overrides, Seed, app, configured, friendly
+from colmrl.cli.common import SETTINGS, ConfigFile, Gpu, Overrides, Seed, app, configured, friendly, show_table
 
 mine_app = app("Mine hard negatives from a store, and write triples to train on.")
 
@@ -16,7 +16,7 @@ def mine(
     store: Annotated[str, typer.Option(help="The folder that encode.py wrote.")],
     overrides: Overrides = None,
     config: ConfigFile = None,
-    view: Annotated[str | None, typer.Option(help="What to search with, e.g. single@64; else the largest.")] = None,
+    view: Annotated[str | None, typer.Option(help="A view, or a funnel (single@64/1000+multi@128).")] = None,
     k: Annotated[int | None, typer.Option(help="How deep to search.")] = None,
     negatives: Annotated[int | None, typer.Option(help="Negatives to keep, at most, a pair.")] = None,
     split: Annotated[str | None, typer.Option(help="The qrels whose queries are mined for; else train.")] = None,
@@ -25,7 +25,7 @@ def mine(
     seed: Seed = None,
     gpu: Gpu = None,
 ) -> None:
-    """Known positives are never negatives; what scores close to the positive is left out."""
+    """Known answers are never negatives; what else is left out, mine.filters says (docs/mining.md)."""
     flags = {
         "mine.view": view,
         "mine.k": k,
@@ -37,5 +37,8 @@ def mine(
     }
     settings = configured(config, overrides, flags)
     from colmrl.mining import mine as run
+    from colmrl.mining import read_report, step_lines
 
-    typer.echo(run(settings, store, out or Path(store).parent / "triples.jsonl"))
+    triples = run(settings, store, out or Path(store).parent / "triples.jsonl")
+    show_table(step_lines(read_report(triples)))
+    typer.echo(triples)

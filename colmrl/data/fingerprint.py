@@ -2,17 +2,24 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from colmrl.data.media import stamp
 from colmrl.data.records import Document, Query
 
 
-def content_hash(records: Sequence[Document] | Sequence[Query]) -> str:
-    """Of ids, texts, and the names and sizes of pictures: whether what was encoded is still what is there."""
-    digest = hashlib.sha256()
-    for record in records:
-        text = record.body if isinstance(record, Document) else record.text
-        images = [stamp(image) for image in record.images]
-        digest.update(json.dumps([record.id, text, images]).encode())
-    return digest.hexdigest()[:32]
+def record_hash(record: Document | Query) -> str:
+    """32 hex digits of its id, text, and the names and sizes of its pictures."""
+    text = record.body if isinstance(record, Document) else record.text
+    images = [stamp(image) for image in record.images]
+    return hashlib.sha256(json.dumps([record.id, text, images]).encode()).hexdigest()[:32]
+
+
+def combined(hashes: Iterable[str]) -> str:
+    """One hash of many, whatever their order."""
+    return f"{sum(int(each, 16) for each in hashes) % (1 << 128):032x}"
+
+
+def content_hash(records: Iterable[Document] | Iterable[Query]) -> str:
+    """Whether what was encoded is still what is there, in any order."""
+    return combined(map(record_hash, records))

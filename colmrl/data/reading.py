@@ -84,7 +84,7 @@ def read_training(data: DataConfig, show: ShowConfig = _AS_IT_IS) -> tuple[Mixtu
 
 def _read_source(data: DataConfig, show: ShowConfig) -> tuple[Examples, dict[str, set[str]]]:
     collection, split = training_collection(data, show)
-    positives = _known_answers(collection, split)
+    positives = known_answers(collection, split)
     examples = collection.train_on(split)
     if not examples:
         remedy = "write one triple a line" if data.triples else "give qrels with a score above 0"
@@ -109,7 +109,7 @@ def training_collection(data: DataConfig, show: ShowConfig = _AS_IT_IS) -> tuple
     return replace(collection, examples=examples), split
 
 
-def _known_answers(collection: Collection, split: str) -> dict[str, set[str]]:
+def known_answers(collection: Collection, split: str) -> dict[str, set[str]]:
     """Query id → the documents that must not be its negatives: its relevant ones, those of every query that asks the
     same (two people may), and the document that it is itself."""
     answers: dict[str, set[str]] = {}

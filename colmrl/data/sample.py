@@ -133,6 +133,12 @@ def draw_picture(objects: Objects, rng: random.Random) -> Image.Image:
     return canvas.resize((SIZE, SIZE), Image.Resampling.BOX)
 
 
+def _corners(x: float, y: float, radii: tuple[float, ...]) -> list[tuple[float, float]]:
+    """Spread evenly around (x, y), the first above it."""
+    turns = [(radius, 2 * math.pi * i / len(radii) - math.pi / 2) for i, radius in enumerate(radii)]
+    return [(x + radius * math.cos(turn), y + radius * math.sin(turn)) for radius, turn in turns]
+
+
 def _draw_shape(
     draw: ImageDraw.ImageDraw,
     shape: str,
@@ -142,12 +148,6 @@ def _draw_shape(
     fill: tuple[int, ...],
     background: tuple[int, ...],
 ) -> None:
-    def corners(count: int, radii: tuple[float, ...] = (1.0,)) -> list[tuple[float, float]]:
-        turns = [(i, 2 * math.pi * i / count - math.pi / 2) for i in range(count)]
-        return [
-            (x + r * radii[i % len(radii)] * math.cos(a), y + r * radii[i % len(radii)] * math.sin(a)) for i, a in turns
-        ]
-
     match shape:
         case "circle":
             draw.ellipse((x - r, y - r, x + r, y + r), fill=fill)
@@ -157,9 +157,9 @@ def _draw_shape(
         case "square":
             draw.rectangle((x - 0.85 * r, y - 0.85 * r, x + 0.85 * r, y + 0.85 * r), fill=fill)
         case "triangle":
-            draw.polygon(corners(3), fill=fill)
+            draw.polygon(_corners(x, y, (r,) * 3), fill=fill)
         case "star":
-            draw.polygon(corners(10, (1.0, 0.42)), fill=fill)
+            draw.polygon(_corners(x, y, (r, 0.42 * r) * 5), fill=fill)
         case "cross":
             draw.rectangle((x - r, y - r / 3, x + r, y + r / 3), fill=fill)
             draw.rectangle((x - r / 3, y - r, x + r / 3, y + r), fill=fill)

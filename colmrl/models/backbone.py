@@ -7,8 +7,9 @@ torchvision, which has no CPU build: processors are loaded without theirs.
 
 import contextlib
 import importlib
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, no_type_check
@@ -19,11 +20,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES  # pyright: ignore[reportPrivateImportUsage]
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 from transformers.utils import logging as transformers_logging
 
 from colmrl.config import LoraConfig, ModelConfig
 from colmrl.errors import InputError
 from colmrl.models.attention import AttentionKernel, check_kernel, set_attention
+from colmrl.models.positions import Grid
 from colmrl.models.quantization import keep_unpacked, quantization_config
 
 Dtype = Literal["fp32", "bf16", "fp16"]
@@ -123,6 +126,18 @@ def pixels_used(processor: Any) -> int:
     return int(size.longest_edge or image_processor.max_patches * size.height * size.width)
 
 
+def picture_grids(processor: Any, inputs: Mapping[str, Tensor], sizes: Sequence[tuple[int, int]]) -> list[Grid]:
+    """How the tokens of each picture lie on it, in what the processor made of pictures of (width, height) pixels."""
+    images = processor.image_processor
+    if "image_grid_thw" in inputs:
+        merged = (inputs["image_grid_thw"] // images.merge_size).tolist()
+        return [Grid(rows, columns) for _, rows, columns in merged]
+    tile, side = (images.size.height, images.size.width), math.isqrt(processor.image_seq_length)
+    least, most = images.min_patches, images.max_patches
+    canvases = [get_optimal_tiled_canvas((height, width), tile, least, most) for width, height in sizes]
+    return [Grid(rows * side, columns * side, side) for columns, rows in canvases]
+
+
 def _read_config(source: str) -> Any:
     if not source:
         raise InputError("model.backbone: not given: name a folder with a model, or a hub id such as Qwen/Qwen3-0.6B")
@@ -215,14 +230,15 @@ class Backbone(nn.Module):
     def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Float[Tensor, "b n hidden"], Bool[Tensor, "b n"]]:
         """Last hidden states, and which positions hold a token rather than padding.
 
-        Pictures may come as `image_features` gives them in place of `pixel_values`; "hidden" states pass through.
+        Pictures may come as `image_features` gives them in place of `pixel_values`; "hidden" states pass through;
+        "positions" are for the heads.
         """
         mask = inputs["attention_mask"].bool()
         if "hidden" in inputs:
             return inputs["hidden"], mask
         if "image_grid_thw" in inputs and self.family in _NEEDS_TOKEN_TYPES:
             assert "mm_token_type_ids" in inputs, f"{self.family} needs mm_token_type_ids with pictures"
-        given: dict[str, Any] = dict(inputs)
+        given: dict[str, Any] = {name: tensor for name, tensor in inputs.items() if name != "positions"}
         if "image_features" in given:
             seen, layers = given.pop("image_features"), given.pop("deepstack_features", torch.empty(0, 0))
             given["mm_encoder_outputs"] = {

@@ -39,7 +39,8 @@ class CachedInputs(InputBuilder, ABC):
 
 
 class CachedPictures(CachedInputs):
-    """A picture's entry: its features, and what tells the processor how many tokens to make room for."""
+    """A picture's entry: its features, where each is on it, and what tells the processor how many tokens to make room
+    for."""
 
     what = "picture"
 
@@ -55,12 +56,13 @@ class CachedPictures(CachedInputs):
         encoded = self.tokenizer(text)
         if self.processor.return_mm_token_type_ids:
             encoded["mm_token_type_ids"] = self.processor.create_mm_token_type_ids(encoded["input_ids"])
-        del pictures[TILES]
-        return {name: torch.tensor(rows) for name, rows in encoded.items()} | pictures
+        del pictures[TILES], pictures["positions"]
+        made = {name: torch.tensor(rows) for name, rows in encoded.items()} | pictures
+        return self._placed(made, [one["positions"] for one in seen])
 
 
 class CachedStates(CachedInputs):
-    """A record's entry: the backbone's last hidden states, a row a token."""
+    """A record's entry: the backbone's last hidden states, a row a token, and where each is on its page."""
 
     what = "record"
 
@@ -70,8 +72,9 @@ class CachedStates(CachedInputs):
     def each(self, records: Sequence[Told]) -> list[ModelInput]:
         built = []
         for record in records:
-            hidden = self._entry(_record_key(record), record.name)["hidden"][None]
-            built.append({"hidden": hidden, "attention_mask": torch.ones(hidden.shape[:2], dtype=torch.long)})
+            states = {name: rows[None] for name, rows in self._entry(_record_key(record), record.name).items()}
+            mask = torch.ones(states["hidden"].shape[:2], dtype=torch.long)
+            built.append(states | {"attention_mask": mask})
         return built
 
 

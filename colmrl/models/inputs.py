@@ -12,11 +12,12 @@ from colmrl.config import ModelConfig
 from colmrl.data.media import open_image
 from colmrl.data.records import Document, Query
 from colmrl.errors import InputError
-from colmrl.models.backbone import pixels_used
+from colmrl.models.backbone import picture_grids, pixels_used
+from colmrl.models.positions import TEXT, positions_of
 
 ModelInput = dict[str, Tensor]
 # The rest is of pictures, one after another.
-_OF_TOKENS = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "hidden"})
+_OF_TOKENS = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "hidden", "positions"})
 
 # A JPEG far larger than the model's budget is decoded at 1/2, 1/4 or 1/8, never below twice what is used in each
 # direction: resizing from there is as good, and far cheaper (docs/reading.md).
@@ -78,6 +79,7 @@ class InputBuilder:
         """One batch of records, padded to the longest on the tokenizer's side; pictures follow one another."""
         longest = max(map(tokens, records))
         padding = {"input_ids": self.tokenizer.pad_token_id, "token_type_ids": self.tokenizer.pad_token_type_id}
+        padding["positions"] = TEXT
         left = self.tokenizer.padding_side == "left"
         batch: ModelInput = {}
         for name in dict.fromkeys(name for record in records for name in record):
@@ -112,7 +114,8 @@ class InputBuilder:
         else:
             texts = [record.prompt.replace("{text}", record.text) for record in records]
             encoded = self.tokenizer(texts, truncation=True, max_length=records[0].limit)
-        return [{name: torch.tensor([rows[i]]) for name, rows in encoded.items()} for i in range(len(records))]
+        made = [{name: torch.tensor([rows[i]]) for name, rows in encoded.items()} for i in range(len(records))]
+        return [self._placed(one, []) for one in made] if self.sees_pictures else made
 
     def _with_pictures(self, record: Told) -> ModelInput:
         try:
@@ -120,9 +123,15 @@ class InputBuilder:
         except InputError as error:
             raise InputError(f"{record.name}: {error}") from None
         try:
-            return dict(self.processor(text=[self._templated(record)], images=pictures, return_tensors="pt"))
+            made = dict(self.processor(text=[self._templated(record)], images=pictures, return_tensors="pt"))
         except ValueError as error:  # e.g. a picture 200 times as wide as high
             raise InputError(f"{record.name}: the processor refuses it: {error}") from None
+        grids = picture_grids(self.processor, made, [picture.size for picture in pictures])
+        return self._placed(made, [grid.positions() for grid in grids])
+
+    def _placed(self, made: ModelInput, pictures: Sequence[Tensor]) -> ModelInput:
+        """Told of each token where on its page it is; `pictures`: of the tokens of each."""
+        return made | {"positions": positions_of(made["input_ids"], self.processor.image_token_id, pictures)}
 
     def _templated(self, record: Told) -> str:
         content: list[dict[str, str]] = [{"type": "image"} for _ in record.images]
@@ -138,6 +147,18 @@ class InputBuilder:
             text, add_special_tokens=False, truncation=True, max_length=limit, return_offsets_mapping=True
         )
         return text[: encoded["offset_mapping"][-1][1]]
+
+    def words(self, query: Query) -> dict[int, str]:
+        """Of a query without pictures: where its own text stands among its tokens, and how each of those reads; what
+        prompt and template add is left out.
+        """
+        told = self.told_query(query)
+        whole = self._templated(told) if self.sees_pictures else told.prompt.replace("{text}", told.text)
+        text = self.cut(self.harmless(told.text), told.limit) if self.sees_pictures else told.text
+        start, limit = whole.rindex(text), None if self.sees_pictures else told.limit
+        encoded = self.tokenizer(whole, truncation=limit is not None, max_length=limit, return_offsets_mapping=True)
+        spans = enumerate(encoded["offset_mapping"])
+        return {i: whole[a:b].strip() for i, (a, b) in spans if b > start and a < start + len(text) and a < b}
 
 
 def tokens(record: Mapping[str, Tensor]) -> int:

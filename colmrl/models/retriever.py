@@ -167,10 +167,10 @@ class Retriever(nn.Module):
 
     def _embed(self, inputs: Mapping[str, Tensor]) -> Embeddings:
         hidden, mask = self.backbone(inputs)
-        return Embeddings(
-            single=self.single(hidden, mask) if self.single is not None else None,
-            multi=self.multi(hidden, mask) if self.multi is not None else None,
-        )
+        multi = self.multi(hidden, mask) if self.multi is not None else None
+        if multi is not None and "positions" in inputs:
+            multi = replace(multi, positions=inputs["positions"][mask].float())
+        return Embeddings(self.single(hidden, mask) if self.single is not None else None, multi)
 
     def compile_heads(self) -> None:
         """Both heads by torch.compile, for batches of any size; their weights and names stay as they are."""

@@ -1,21 +1,26 @@
-"""Ranked documents for each query, at a view: FAISS for single vectors, exact MaxSim for multi-vectors."""
+"""Ranked documents for each query, at a view or by a plan: exactly, or by an index."""
 
-from colmrl.search.multi_vector import search_multi
+from pathlib import Path
+
+from colmrl.search.asked import Asked
+from colmrl.search.plan import Plan
 from colmrl.search.ranking import Ranking
-from colmrl.search.single_vector import search_single
+from colmrl.search.searcher import Searcher, open_searcher
 from colmrl.store import EmbeddingStore
 from colmrl.view import View
+
+__all__ = ["Asked", "Plan", "Ranking", "Searcher", "open_searcher", "search"]
 
 
 def search(
     queries: EmbeddingStore,
     documents: EmbeddingStore,
-    view: View,
+    view: View | Plan,
     k: int,
     gpu: bool = False,
     only: set[str] | None = None,
+    index: Path | None = None,
 ) -> Ranking:
     """The best `k` documents (all, if there are fewer) for each query, or for those whose ids are in `only`."""
     kept = [row for row, name in enumerate(queries.ids) if only is None or name in only]
-    run = search_single if view.head == "single" else search_multi
-    return run(queries, kept, documents, view, k, gpu)
+    return open_searcher(documents, Plan.of(view), gpu, index).rank(Asked.of_store(queries, kept), k)

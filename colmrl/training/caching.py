@@ -20,16 +20,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from colmrl import processes
 from colmrl.config import Config
 from colmrl.errors import InputError
 from colmrl.models.cached_inputs import TILES, CachedInputs, CachedPictures, CachedStates
 from colmrl.models.feature_cache import Entry, FeatureCache
 from colmrl.models.inputs import ModelInput, Told, tokens
+from colmrl.models.positions import visual
 from colmrl.models.retriever import Retriever, fingerprint
 from colmrl.models.weights import hash_tensors
 from colmrl.progress import bar
 from colmrl.runtime import mixed_precision
-from colmrl.training import gather, processes
 from colmrl.training.batches import ExampleDataset
 from colmrl.training.chunks import chunks_of
 
@@ -54,7 +55,7 @@ def prepare_cache(config: Config, model: Retriever, dataset: ExampleDataset, siz
     work = {key: one for record in shown(model, dataset) for key, one in inputs.work(record)}
     missing = [item for item in work.items() if item[0] not in cache]
     random.Random(0).shuffle(missing)  # the first ones are like the others
-    mine = missing[gather.rank() :: gather.processes()]
+    mine = missing[processes.rank() :: processes.processes()]
     filling = _fill(config, model, inputs, mine, size or config.train.batch_size)
     if missing:
         processes.on_first(lambda: _check_room(cache, inputs.what, next(filling), len(missing), len(work)))
@@ -109,7 +110,7 @@ def _about(config: Config, model: Retriever, whole: bool) -> dict[str, Any]:
         (model.inputs.processor if whole else model.inputs.processor.image_processor).save_pretrained(folder)
         processor = fingerprint(folder)
     return {
-        "of": "hidden states" if whole else "image features",
+        "of": "hidden states, placed" if whole else "image features, placed",
         "family": backbone.family,
         "weights": hash_tensors(_values([backbone.model] if whole else backbone.vision_modules)),
         "settings": hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:32],
@@ -185,7 +186,8 @@ def compute(config: Config, model: Retriever, records: Sequence[ModelInput], tra
         with mixed_precision(model.device, config.train.precision):
             if config.model.tuning == "frozen":
                 hidden, mask = backbone(batch)
-                return [{"hidden": states[there]} for states, there in zip(hidden, mask, strict=True)]
+                of_tokens = {"hidden": hidden} | {name: batch[name] for name in ("positions",) if name in batch}
+                return [{name: rows[i][mask[i]] for name, rows in of_tokens.items()} for i in range(len(records))]
             features = backbone.image_features(batch)
     finally:
         model.train(was_training)
@@ -195,7 +197,7 @@ def compute(config: Config, model: Retriever, records: Sequence[ModelInput], tra
     return [
         {name: rows[place] for name, rows in parts.items()}
         | {name: record[name] for name in kept}
-        | {TILES: torch.tensor([len(record["pixel_values"])])}
+        | {TILES: torch.tensor([len(record["pixel_values"])]), "positions": visual(record["positions"][0])}
         for place, record in enumerate(records)
     ]
 

@@ -14,15 +14,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from colmrl.models.retriever import Embeddings
+from colmrl.processes import device, processes
 from colmrl.scoring import MultiVectors
-
-
-def processes() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def rank() -> int:
-    return dist.get_rank() if processes() > 1 else 0
 
 
 def gather_rows(rows: Shaped[Tensor, "n *shape"]) -> Shaped[Tensor, "N *shape"]:
@@ -71,11 +64,6 @@ def sum_over_processes(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape
 def largest_of_processes(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Without a gradient."""
     return _reduced(values, dist.ReduceOp.MAX)
-
-
-def device() -> torch.device:
-    """Where the backend's messages are kept."""
-    return torch.device("cuda", torch.cuda.current_device()) if "nccl" in dist.get_backend() else torch.device("cpu")
 
 
 def whole_weights(model: nn.Module) -> dict[str, Tensor]:

@@ -6,13 +6,13 @@ at once; then each chunk is embedded again, with the same random state, and gets
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from colmrl.models.retriever import Embeddings
-from colmrl.scoring import MultiVectors
 
 Chunk = Mapping[str, Tensor]
 Backward = Callable[[Tensor], Any]
@@ -62,7 +62,7 @@ def _leaf(embeddings: Embeddings) -> Embeddings:
     single, multi = embeddings.single, embeddings.multi
     return Embeddings(
         single.detach().requires_grad_() if single is not None else None,
-        MultiVectors(multi.vectors.detach().requires_grad_(), multi.offsets) if multi is not None else None,
+        replace(multi, vectors=multi.vectors.detach().requires_grad_()) if multi is not None else None,
     )
 
 

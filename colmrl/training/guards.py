@@ -14,7 +14,7 @@ from torch import nn
 from colmrl.config import Config, LoraConfig
 from colmrl.data.mixture import Mixture
 from colmrl.errors import InputError
-from colmrl.training.gather import processes
+from colmrl.processes import processes
 
 log = logging.getLogger(__name__)
 

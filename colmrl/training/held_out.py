@@ -19,7 +19,7 @@ from colmrl.config import Config
 from colmrl.configure import replace
 from colmrl.data.reading import read_collection
 from colmrl.data.records import Records
-from colmrl.encoding import RecordsOf, begin_stores, fill_stores
+from colmrl.encoding import RecordsOf, begin_stores, fill_stores, finish_stores
 from colmrl.errors import InputError
 from colmrl.evaluation.metrics import METRICS
 from colmrl.evaluation.run import judge_stores, judgements
@@ -37,7 +37,8 @@ class HeldOut:
             raise InputError("train.eval_steps: needs data to judge on: name it with data.eval_path, or leave it null")
         self.views = judged_views(config)
         self.data = data
-        self.config = replace(config, encode={"views": tuple(map(str, self.views)), "dtype": "fp32"})
+        kept = dict.fromkeys(View(view.head, view.dim, view.vectors) for view in self.views)
+        self.config = replace(config, encode={"views": tuple(map(str, kept))})
         collection = read_collection(data, config.data, config.show)
         self.qrels = judgements(collection, config.data.eval_split)
         self.itself = collection.itself
@@ -54,6 +55,7 @@ class HeldOut:
         with undisturbed(model):
             writers = begin_stores(self.config, describe(self.config), self.records, self.data, "", folder, folder)
             fill_stores(self.config, model, self.records, writers)
+            finish_stores(writers)
         queries, documents = EmbeddingStore(folder / "queries"), EmbeddingStore(folder / "documents")
         rows = judge_stores(self.config, queries, documents, self.qrels, self.itself, self.views)
         return {f"{row['view']}/{row['metric']}": row["value"] for row in rows if row["metric"] in METRICS}

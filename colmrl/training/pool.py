@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from colmrl.models.retriever import Embeddings
+from colmrl.processes import processes, rank
 from colmrl.reduction import pooled
 from colmrl.scoring import MultiVectors
 from colmrl.training.gather import (
@@ -20,8 +21,6 @@ from colmrl.training.gather import (
     gather_multi,
     gather_padded,
     gather_rows,
-    processes,
-    rank,
 )
 
 
@@ -60,13 +59,15 @@ class Pool:
     share: float = 1.0
 
 
-def make_pool(embedded: Embeddings, batch: Mapping[str, Any], budgets: Sequence[int]) -> Pool:
+def make_pool(
+    embedded: Embeddings, batch: Mapping[str, Any], budgets: Sequence[int], position_weight: float = 0.0
+) -> Pool:
     """From the embeddings of a batch's chunks, in their order, and the batch itself (`batches.Collator`)."""
     place = batch["order"]
     count = int(batch["queries"])
     queries = Side(embedded.select(place[:count]), {})
     documents = embedded.select(place[count:])
-    local = Side(documents, pooled(documents.multi, budgets) if documents.multi is not None else {})
+    local = Side(documents, pooled(documents.multi, budgets, position_weight) if documents.multi is not None else {})
     numbers, sizes = gather_counts(count), gather_counts(len(place) - count)
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
     answers = [torch.arange(n, device=place.device) + start for n, start in zip(numbers, starts, strict=True)]

@@ -19,17 +19,16 @@ from colmrl.files import write_text
 from colmrl.inputs import write_inputs
 from colmrl.models.initialising import take_over
 from colmrl.models.retriever import Retriever
+from colmrl.processes import on_first, processes, rank, start
 from colmrl.runtime import use_torch
-from colmrl.training import gather, processes
 from colmrl.training.auto_batch import choose_mini_batch
 from colmrl.training.batches import Collator, ExampleDataset, check_teacher
 from colmrl.training.caching import prepare_cache
 from colmrl.training.callbacks import Metrics
 from colmrl.training.ema import Ema, load_average
-from colmrl.training.gather import rank
+from colmrl.training.gather import whole_weights
 from colmrl.training.guards import check_finite, check_identity, check_useful, describe, identity, locked
 from colmrl.training.held_out import HeldOut, KeepBest, best_point, check_watching, is_over
-from colmrl.training.processes import on_first
 from colmrl.training.profiling import Profile
 from colmrl.training.reporting import check_reporters, close_reporters, reporters
 from colmrl.training.sampler import RetrievalBatches
@@ -50,7 +49,7 @@ def train(config: Config) -> Path:
     An interrupted run goes on from its last resume point; a finished one is refused, never overwritten. Of several
     processes all read and check, and the first alone writes.
     """
-    processes.start(use_torch(config))
+    start(use_torch(config))
     if rank():
         logging.getLogger("colmrl").setLevel(logging.WARNING)
     output = Path(config.output)
@@ -82,7 +81,7 @@ def train(config: Config) -> Path:
         total = sum(p.numel() for p in model.parameters())
         log.info("training %.2f M of %.2f M parameters", trained / 1e6, total / 1e6)
         _fit(config, model, *data, held_out, output)
-    gathered = gather.whole_weights(model)
+    gathered = whole_weights(model)
     on_first(lambda: (_with(gathered, config) if gathered else model).save(checkpoint))
     on_first(lambda: shutil.rmtree(output / "trainer", ignore_errors=True))
     log.info("checkpoint: %s", checkpoint)
@@ -134,7 +133,7 @@ def _fit(
     if config.train.tower_cache:
         inputs = prepare_cache(config, model.to(use_torch(config)), dataset, size)
     sizes, folder = dataset.examples.sizes, output / "trainer"
-    batches = len(RetrievalBatches(sizes, None, config.train.batch_size, config.seed, world=gather.processes()))
+    batches = len(RetrievalBatches(sizes, None, config.train.batch_size, config.seed, world=processes()))
     trainer = RetrieverTrainer(
         config,
         model=model,

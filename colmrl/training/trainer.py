@@ -17,16 +17,16 @@ from transformers import Trainer, TrainingArguments
 from colmrl.config import Config
 from colmrl.errors import InputError
 from colmrl.models.retriever import Embeddings, Retriever
+from colmrl.processes import on_first, processes, rank, wait
 from colmrl.runtime import use_torch
 from colmrl.training.batches import ExampleDataset
 from colmrl.training.ema import Ema
-from colmrl.training.gather import gather_counts, processes, rank, sum_over_processes
+from colmrl.training.gather import gather_counts, sum_over_processes
 from colmrl.training.grad_cache import cached_step, tensors
 from colmrl.training.guards import check_finite
 from colmrl.training.held_out import HeldOut
 from colmrl.training.objective import Objective
 from colmrl.training.pool import make_pool
-from colmrl.training.processes import on_first, wait
 from colmrl.training.sampler import RetrievalBatches
 
 _WEIGHTS, _OBJECTIVE = "trainable.safetensors", "objective."
@@ -122,7 +122,9 @@ class RetrieverTrainer(Trainer):
         return self._loss(model(*inputs["chunks"]), inputs)
 
     def _loss(self, embedded: Embeddings, batch: dict[str, Any]) -> Tensor:
-        losses = self.objective(make_pool(embedded, batch, self.config.multi.budgets))
+        losses = self.objective(
+            make_pool(embedded, batch, self.config.multi.budgets, self.config.multi.position_weight)
+        )
         for name, loss in losses.items():
             self._losses[f"loss_{name}"].append(loss.detach())
         # gradnorm moves its weights once a step, with the last batch of a window

@@ -42,8 +42,10 @@ def test_the_four_stages_and_the_loop_go_by_hand(tiny, sample, tmp_path):
     made = call(main_app, "encode", "--checkpoint", run / "checkpoint", "--data", data, "--views", views)
     store = run / "store"
     assert made.stdout.strip() == str(store), made.stderr
-    mined = call(mine_app, "--store", store, "--view", "single@64", "--k", 20, "--no-gpu", "mine.relative_margin=0")
-    assert mined.stdout.strip() == str(run / "triples.jsonl"), mined.stderr
+    filters = "mine.filters=[{duplicates: true}, {relative_margin: 0}]"
+    mined = call(mine_app, "--store", store, "--view", "single@64", "--k", 20, "--no-gpu", filters)
+    assert mined.stdout.splitlines()[-1] == str(run / "triples.jsonl"), mined.stderr
+    assert "known answers" in mined.stdout and "relative_margin 0" in mined.stdout
     assert json.loads((run / "triples.jsonl").read_text().splitlines()[0])["pos"].startswith("images/")
     judged = call(eval_app, "--store", store, "--views", "single@16,multi@32x8", "--split", "train")
     assert judged.exit_code == 0, judged.stderr

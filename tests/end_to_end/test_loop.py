@@ -1,18 +1,25 @@
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
+from colmrl.cli.lineage import lineage_app
 from colmrl.configure import load_config
 from colmrl.errors import InputError
 from colmrl.evaluation.report import by_view
+from colmrl.lineage import checked, read_rounds
 from colmrl.loop import loop
+from colmrl.models.retriever import fingerprint
 
 
 def config(output, *overrides):
     short = ["train.max_steps=3", "train.warmup_steps=0", "eval.views=[single@128,multi@32x4]", "device=cpu"]
-    return load_config("demo", [f"output={output}", *short, "mine.relative_margin=0", *overrides])
+    mining = ["loop.index=true", "mine.filters=[{relative_margin: 0}]"]
+    return load_config("demo", [f"output={output}", *short, *mining, *overrides])
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +47,30 @@ def test_the_loop_leaves_a_report_of_every_round(finished):
     assert triple["pos"].startswith("images/train-") and triple["pos_id"] not in triple["neg_ids"]
     trained = (finished / "round-2/config.yaml").read_text()
     assert "round-1/triples.jsonl" in trained and "round-1/checkpoint" in trained
+
+
+@pytest.mark.slow
+def test_each_round_names_by_content_what_it_is_and_was_made_from(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    zero, one, two = read_rounds(run)[:3]
+    triples = hashlib.sha256((run / "round-1/triples.jsonl").read_bytes()).hexdigest()
+    links = {link.what: link for link in one.links}
+    assert list(links) == ["checkpoint", "store", "mining-store", "index", "triples", "results"]
+    assert links["checkpoint"].hash == fingerprint(run / "round-1/checkpoint")
+    assert links["checkpoint"].of == (zero.hash_of("checkpoint"),)
+    assert links["triples"].hash == triples
+    assert links["triples"].of == (links["mining-store"].hash, links["index"].hash)
+    assert links["results"].of == (links["store"].hash,) and links["store"].of == (links["checkpoint"].hash,)
+    assert next(link.of for link in two.links) == (links["checkpoint"].hash, triples)
+    assert all(said == "" for *_, said in checked(run, [zero, one, two]))
+    (run / "round-1/triples.jsonl").write_text("")
+    shutil.rmtree(run / "round-0/checkpoint")
+    said = {(number, link.what): said for number, link, said in checked(run, [zero, one, two]) if said}
+    empty = hashlib.sha256(b"").hexdigest()[:12]
+    assert said == {(0, "checkpoint"): "gone", (1, "triples"): f"changed: now {empty}"}
+    shown = CliRunner().invoke(lineage_app, [str(run)])
+    assert shown.exit_code == 1
+    assert all(text in shown.stdout for text in ("changed: now", "0/checkpoint", "1/triples"))
 
 
 @pytest.mark.slow

@@ -47,7 +47,9 @@ def test_what_a_recipe_trained_encodes_and_is_judged_on_its_test_split(recipe, t
     trained_on = read_collection(data, DataConfig(), load_config(recipe).show)
     kept = EmbeddingStore(run / "store/documents")
     check_same_data(kept, trained_on.documents, data)
-    mined = cli.invoke(mine_app, ["--store", str(run / "store"), "--k", "20", "mine.relative_margin=0", *few])
+    mined = cli.invoke(
+        mine_app, ["--store", str(run / "store"), "--k", "20", "mine.filters=[{relative_margin: 0}]", *few]
+    )
     assert mined.exit_code == 0, mined.output
     for triple in map(json.loads, (run / "triples.jsonl").open()):
         assert trained_on.itself.get(triple["query_id"]) not in triple["neg_ids"]

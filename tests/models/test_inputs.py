@@ -53,6 +53,8 @@ def test_joined_records_are_the_processors_own_batch(family, side, tiny, tmp_pat
     built = builder.each_document(records)
     for some in ([*range(len(records))], [*range(len(records))][::-1], [0, 1], [1]):
         joined, expected = builder.join([built[i] for i in some]), by_the_processor(builder, [records[i] for i in some])
+        assert ("positions" in joined) == builder.sees_pictures  # ours: test_positions
+        joined.pop("positions", None)
         assert joined.keys() == expected.keys()
         for name in joined:
             assert joined[name].dtype == expected[name].dtype and torch.equal(joined[name], expected[name]), name

@@ -12,8 +12,8 @@ from transformers import TrainerCallback, set_seed
 from colmrl.configure import load_config
 from colmrl.data.reading import read_training
 from colmrl.models.retriever import Retriever
+from colmrl.processes import rank
 from colmrl.training.batches import Collator, ExampleDataset
-from colmrl.training.gather import rank
 from colmrl.training.trainer import RetrieverTrainer, arguments
 
 

@@ -14,7 +14,8 @@ from torch.distributed.fsdp import fully_shard
 
 from colmrl.configure import load_config
 from colmrl.models.retriever import Retriever
-from colmrl.training.gather import gather_counts, processes, rank
+from colmrl.processes import processes, rank
+from colmrl.training.gather import gather_counts
 from colmrl.training.grad_cache import cached_step
 from colmrl.training.objective import Objective
 

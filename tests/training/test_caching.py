@@ -319,3 +319,12 @@ def test_dropout_of_the_frozen_part_is_said_and_left_out(family, drawn, settings
     document = dataset[0].positive
     states = model.eval().backbone(model.inputs.documents([document]))[0]
     assert torch.allclose(inputs.each_document([document])[0]["hidden"], states.detach(), atol=1e-5)
+
+
+def test_cached_states_know_where_their_tokens_are(settings, tmp_path):
+    config = settings(tmp_path / "a", "model.tuning=frozen", f"train.tower_cache={tmp_path}/c")
+    model, dataset = Retriever.create(config), dataset_of(config)[0]
+    inputs = prepare_cache(config, model, dataset)
+    documents = [example.positive for example in dataset.examples]
+    cached, plain = (each.documents(documents)["positions"] for each in (inputs, model.inputs))
+    assert torch.equal(cached, plain) and (plain >= 0).any() and (plain < 0).any()

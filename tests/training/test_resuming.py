@@ -13,9 +13,9 @@ from test_training import triples
 
 from colmrl.configure import save_config
 from colmrl.errors import InputError
+from colmrl.processes import on_first
 from colmrl.training import run as run_module
 from colmrl.training.held_out import HeldOut
-from colmrl.training.processes import on_first
 from colmrl.training.run import train
 from colmrl.training.trainer import RetrieverTrainer
 

@@ -1,23 +1,38 @@
-"""Several processes of one run (torchrun, accelerate launch): what the first does for all."""
+"""Several processes of one run (torchrun, accelerate launch): which one this is, and what the first does for all."""
 
 import atexit
 import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
 from accelerate import PartialState
 
 from colmrl.errors import InputError
-from colmrl.training.gather import device, rank
 
 T = TypeVar("T")
 
 
-def start(on: str) -> None:
-    """Join the other processes, where the launcher's environment says that there are any."""
+def processes() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if processes() > 1 else 0
+
+
+def device() -> torch.device:
+    """Where the backend's messages are kept."""
+    return torch.device("cuda", torch.cuda.current_device()) if "nccl" in dist.get_backend() else torch.device("cpu")
+
+
+def start(on: str, **kwargs: Any) -> None:
+    """Join the other processes, where the launcher's environment says that there are any. `kwargs`: as
+    torch.distributed.init_process_group takes them, e.g. `timeout`.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        PartialState(cpu=on == "cpu")
+        PartialState(cpu=on == "cpu", **kwargs)
         atexit.register(_leave)
 
 

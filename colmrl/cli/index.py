@@ -1,0 +1,48 @@
+"""colmrl index --store DIR --view single@256,multi@128 --type ivf"""
+
+from typing import Annotated
+
+import typer
+
+from colmrl.cli.common import SETTINGS, ConfigFile, Gpu, Overrides, Seed, app, configured, friendly, show_table
+
+index_app = app("Index a store for fast search, one folder a view.")
+
+
+@index_app.command(context_settings=SETTINGS)
+@friendly
+def index(
+    store: Annotated[str, typer.Option(help="The folder that encode.py wrote.")],
+    view: Annotated[str, typer.Option(help="What to index, e.g. single@256,multi@128.")],
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    type: Annotated[
+        str | None, typer.Option(help="flat, ivf, hnsw, ivfpq or rabitq; multi: ivf, ivfpq, rabitq.")
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="Where the folders go; by default indexes, beside the store.")] = None,
+    probes: Annotated[int | None, typer.Option(help="Lists that a query looks into.")] = None,
+    candidates: Annotated[int | None, typer.Option(help="Documents whose exact scores decide.")] = None,
+    seed: Seed = None,
+    gpu: Gpu = None,
+) -> None:
+    """Says how much of the exact ranking each index finds, its size and its time. Many views need one encoding."""
+    flags = {
+        "index.type": type,
+        "index.probes": probes,
+        "index.candidates": candidates,
+        "index.gpu": gpu,
+        "seed": seed,
+    }
+    settings = configured(config, overrides, flags)
+    from colmrl.search.building import build_indexes
+    from colmrl.view import parse_views
+
+    built = build_indexes(settings, store, parse_views(view), out)
+    header = ["index", "view", "type", "recall@10", "recall@100", "MB", "build s", "query ms"]
+    lines = [
+        [str(one.folder), one.manifest.view, one.manifest.type]
+        + [f"{one.manifest.recall[k]:.3f}" for k in ("10", "100")]
+        + [f"{one.manifest.bytes / 1e6:.2f}", f"{one.measured.build_s:.1f}", f"{one.measured.query_ms:.2f}"]
+        for one in built
+    ]
+    show_table([header, *lines])

@@ -1,0 +1,55 @@
+"""colmrl search --store DIR --query TEXT | --image FILE"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from colmrl.cli.common import SETTINGS, Overrides, app, configured, friendly, show_table
+
+search_app = app("Ask a store for documents, with a text or a picture, and look at what it finds.")
+
+_EXPLAINED = 3  # documents
+
+
+@search_app.command(context_settings=SETTINGS)
+@friendly
+def search(
+    store: Annotated[str, typer.Option(help="The folder that encode.py wrote.")],
+    overrides: Overrides = None,
+    query: Annotated[str, typer.Option(help="What to look for.")] = "",
+    image: Annotated[Path | None, typer.Option(help="A picture to look for, with or without a text.")] = None,
+    view: Annotated[str | None, typer.Option(help="e.g. multi@128, or a funnel: single@64/1000+multi@128.")] = None,
+    index: Annotated[Path | None, typer.Option(help="The folder that colmrl index wrote; else exactly.")] = None,
+    k: Annotated[int, typer.Option(min=1, help="Documents to show.")] = 10,
+    checkpoint: Annotated[str | None, typer.Option(help="The store's; where it is now.")] = None,
+    data: Annotated[str | None, typer.Option(help="The store's; where it is now.")] = None,
+    out: Annotated[Path | None, typer.Option(help="For the files; by default search, beside the store.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Paint each query token's similarity over pages.")] = False,
+) -> None:
+    """A table, results.jsonl and a contact sheet; with --explain what the first three pages matched by."""
+    from colmrl.errors import InputError
+
+    if not query and image is None:
+        raise InputError("nothing to look for: give --query, --image, or both")
+    if image is not None and not image.is_file():
+        raise InputError(f"--image {image}: no such file: give a picture")
+    settings = configured(None, overrides, {"data.path": data})
+    from colmrl.data.records import Query
+    from colmrl.showing.answering import answer, write_answer
+
+    asked = Query("query", query, (str(image),) if image else ())
+    answered = answer(settings, store, asked, view, index, k, checkpoint)
+    lines = [[str(r.rank), r.document.id, f"{r.score:.4f}", r.first_words] for r in answered.results]
+    show_table([["rank", "id", "score", "text"], *lines])
+    folder = out or Path(store).parent / "search"
+    missing = write_answer(answered, folder)
+    if missing:
+        typer.echo(f"attention: no font here has {missing}: they are counted in the sheet")
+    for path in sorted(folder.glob("explain-*.png")):  # of the question before
+        path.unlink()
+    if explain:
+        from colmrl.showing.explaining import write_explanations
+
+        write_explanations(answered, folder, _EXPLAINED)
+    typer.echo(folder)

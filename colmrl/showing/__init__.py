@@ -1,0 +1,1 @@
+"""One query against a store, and pictures of what was found and why."""

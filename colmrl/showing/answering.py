@@ -1,0 +1,124 @@
+"""A query, a text or a picture, encoded by the checkpoint of a store and searched in it; what comes out as files."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from colmrl.checking.measuring import shown
+from colmrl.checking.sheet import sheet_of_ranks
+from colmrl.config import Config
+from colmrl.data.fingerprint import record_hash
+from colmrl.data.reading import read_collection
+from colmrl.data.records import Document, Query
+from colmrl.encoding import embed
+from colmrl.errors import InputError
+from colmrl.files import write_text, write_whole
+from colmrl.models.retriever import Embeddings, Retriever, fingerprint, read_description
+from colmrl.runtime import use_torch
+from colmrl.search import Asked, Plan, open_searcher
+from colmrl.search.index_files import read_facts
+from colmrl.store import EmbeddingStore
+from colmrl.store.writer import live_rows
+from colmrl.view import View
+
+_WORDS = 90  # characters of a document's text in the table
+
+
+@dataclass(frozen=True)
+class Result:
+    """`row`: of the store."""
+
+    rank: int
+    score: float
+    row: int
+    document: Document
+
+    @property
+    def first_words(self) -> str:
+        text = " ".join(self.document.body.split())
+        return text if len(text) <= _WORDS else text[: _WORDS - 1].rstrip() + "…"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Ranked documents, the best first, and all that is needed to explain them."""
+
+    query: Query
+    embedded: Embeddings
+    plan: Plan
+    results: list[Result]
+    model: Retriever
+    documents: EmbeddingStore
+
+
+def answer(
+    config: Config,
+    store: str | Path,
+    query: Query,
+    view: str | None = None,
+    index: Path | None = None,
+    k: int = 10,
+    checkpoint: str | Path | None = None,
+) -> Answer:
+    """`view` may be a funnel; None: what the index is of, or the store's first. `checkpoint`, and the data: None for
+    where they were when the store was made. Raises InputError where either is another now.
+    """
+    documents = EmbeddingStore(Path(store) / "documents")
+    if view is None:
+        plan = Plan.of(View.parse(read_facts(index)[0].view) if index else documents.views()[0])
+    else:
+        plan = Plan.parse(view)
+    settings = config.index
+    searcher = open_searcher(documents, plan, settings.gpu, index, settings.probes, settings.candidates)
+    model = _load(config, documents, Path(checkpoint or documents.manifest.checkpoint))
+    embedded = embed(model, "queries", [query], 1)
+    ranking = searcher.rank(Asked.of_embeddings([query.id], embedded), k)
+    found = [(int(row), float(score)) for row, score in zip(ranking.positions[0], ranking.scores[0], strict=True)]
+    found = [(row, score) for row, score in found if row >= 0]
+    records = _records(config, documents, [row for row, _ in found])
+    results = [
+        Result(rank, score, row, record)
+        for rank, ((row, score), record) in enumerate(zip(found, records, strict=True), 1)
+    ]
+    return Answer(query, embedded, plan, results, model, documents)
+
+
+def write_answer(answered: Answer, out: Path) -> str:
+    """`results.jsonl` and the contact sheet `sheet.png`; returns which characters no font has."""
+    lines = [
+        {"rank": r.rank, "id": r.document.id, "score": r.score, "view": str(answered.plan), "text": r.document.body}
+        for r in answered.results
+    ]
+    write_text(out / "results.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    model = answered.model.description.model
+    cells = [(f"{r.rank}  {r.score:.4f}  {r.document.id}", *shown(r.document, model)) for r in answered.results]
+    asked = " ".join([answered.query.text, *(Path(image).name for image in answered.query.images)]).strip()
+    sheet, missing = sheet_of_ranks(cells, f"{asked}   {answered.plan}")
+    write_whole(out / "sheet.png", lambda partial: sheet.save(partial, format="PNG"))
+    return missing
+
+
+def _load(config: Config, documents: EmbeddingStore, checkpoint: Path) -> Retriever:
+    read_description(checkpoint)  # where there is none, that is said
+    if fingerprint(checkpoint) != documents.manifest.fingerprint:
+        raise InputError(
+            f"{checkpoint}: is not what {documents.folder} was encoded with: give that checkpoint (--checkpoint), or "
+            "encode again"
+        )
+    return Retriever.load(checkpoint, config.attention_kernel).to(use_torch(config)).eval()
+
+
+def _records(config: Config, documents: EmbeddingStore, rows: list[int]) -> list[Document]:
+    """The documents that are shown, which must be what was encoded."""
+    manifest = documents.manifest
+    data = config.data.path or manifest.data
+    collection, stated = read_collection(data, config.data, manifest.show), live_rows(documents.folder, manifest)
+    records = []
+    for name in (documents.ids[row] for row in rows):
+        there = name in collection.documents.position
+        record = collection.documents.named(name) if there else None
+        if record is None or record_hash(record) != stated[name][1]:
+            said = "is another document now" if there else "is not there"
+            raise InputError(f"{data}: {name!r} {said}: give the data that the store was encoded from (--data)")
+        records.append(record)
+    return records

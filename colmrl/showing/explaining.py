@@ -1,0 +1,159 @@
+"""Why a document was found: each query token's similarity to every patch of the page, painted over it.
+
+As ColPali's similarity maps (arXiv:2407.01449), from the vectors that the store keeps. Letters: q query tokens, m
+visual tokens of a page.
+"""
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from colmrl.checking.sheet import Typesetter
+from colmrl.data.media import open_image
+from colmrl.encoding import embed
+from colmrl.errors import InputError
+from colmrl.files import write_whole
+from colmrl.models.positions import Grid, by_picture, visual
+from colmrl.scoring import MultiVectors
+from colmrl.showing.answering import Answer, Result
+
+log = logging.getLogger(__name__)
+
+_WORDS = 5  # panels of single tokens
+_WIDTH, _TALLEST, _GAP, _LINE = 240, 340, 8, 22  # pixels
+_FAINTEST, _STRONGEST = 0.1, 0.6  # how much of a cell's colour is seen
+_OVERSAMPLING = 4
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Of one page, the picture `picture` of its document. `names`: of the query tokens that are looked at, which are
+    those of its text, or, where the query has pictures, all of them, unnamed.
+    """
+
+    picture: int
+    names: list[str]
+    heats: Float[np.ndarray, "q rows columns"]
+
+    @property
+    def sum(self) -> Float[np.ndarray, "rows columns"]:
+        return self.heats.sum(0)
+
+    def telling(self) -> list[int]:
+        """The tokens whose similarity stands out most from the page's mean, in their order; none without names."""
+        contrast = self.heats.max((1, 2)) - self.heats.mean((1, 2))
+        return sorted(np.argsort(-contrast)[:_WORDS].tolist()) if self.names else []
+
+
+def explain(answered: Answer, result: Result) -> Explanation:
+    """InputError where there is nothing to paint on."""
+    model, document = answered.model, result.document
+    if answered.embedded.multi is None:
+        raise InputError("--explain: the checkpoint has no multi head, so no similarity of single tokens: leave it out")
+    vectors = _document_vectors(answered, result)
+    if vectors.positions is None or not len(visual(vectors.positions)):
+        why = "the model sees no picture of it" if document.images else "it has no picture"
+        raise InputError(f"--explain: document {document.id!r}: {why}, so there is no page to paint: leave it out")
+    query = answered.query
+    words = {} if query.images else model.inputs.words(query)
+    tokens = answered.embedded.multi.vectors
+    tokens = tokens[list(words)] if words else tokens
+    similarity = tokens.float() @ vectors.vectors.T
+    pages = [on_page(similarity[:, own], positions) for own, positions in by_picture(vectors.positions)]
+    best = int(np.argmax([heats.sum(0).max() for heats in pages]))
+    return Explanation(best, list(words.values()), pages[best])
+
+
+def on_page(similarity: Float[Tensor, "q m"], positions: Float[Tensor, "m 2"]) -> Float[np.ndarray, "q rows columns"]:
+    """The similarity of each cell of a page; where two tokens see a cell (a tile's, and one of the whole picture's),
+    the larger one.
+    """
+    grid = Grid.of(positions)
+    count = grid.rows * grid.columns
+    row, column = (positions[:count] * max(grid.rows, grid.columns)).long().unbind(1)
+    heats = similarity.new_empty(len(similarity), grid.rows, grid.columns)
+    heats[:, row, column] = similarity[:, :count]
+    if grid.tile:
+        whole = similarity[:, count:].unflatten(1, (grid.tile, grid.tile))
+        for dim, size in ((1, grid.rows), (2, grid.columns)):
+            whole = whole.repeat_interleave(size // grid.tile, dim)
+        heats = torch.maximum(heats, whole)
+    return heats.numpy()
+
+
+def paint(picture: Image.Image, heat: Float[np.ndarray, "rows columns"], low: float, high: float) -> Image.Image:
+    """The picture in grey; over each cell its colour, the stronger the more similar."""
+    from matplotlib import colormaps
+
+    rows = np.arange(picture.height) * heat.shape[0] // picture.height
+    columns = np.arange(picture.width) * heat.shape[1] // picture.width
+    share = np.clip((heat - low) / max(high - low, 1e-9), 0, 1)[rows[:, None], columns]
+    colour = 255 * colormaps["turbo"](share)[..., :3]
+    seen = (_FAINTEST + (_STRONGEST - _FAINTEST) * share)[..., None]
+    grey = np.asarray(picture.convert("L"), dtype=np.float64)[..., None]
+    return Image.fromarray((grey * (1 - seen) + colour * seen).round().astype(np.uint8))
+
+
+def picture_of(answered: Answer, result: Result) -> Image.Image:
+    """The page as it is, then painted for each telling token, all on one scale, and for all tokens together."""
+    explained = explain(answered, result)
+    page = open_image(result.document.images[explained.picture], _OVERSAMPLING * _WIDTH * _TALLEST)
+    scale = min(_WIDTH / page.width, _TALLEST / page.height)
+    page = page.resize(
+        (max(1, round(page.width * scale)), max(1, round(page.height * scale))), Image.Resampling.LANCZOS
+    )
+    telling = explained.telling()
+    of_tokens = explained.heats[telling] if telling else explained.heats
+    painted = partial(paint, page, low=float(of_tokens.min()), high=float(of_tokens.max()))
+    panels = [(f"{result.rank}  {result.score:.3f}", page)]
+    panels += [(f"{explained.names[i]}  {explained.heats[i].max():.2f}", painted(explained.heats[i])) for i in telling]
+    total = explained.sum
+    name = f"{len(explained.names)} tokens" if explained.names else "the whole query"
+    panels.append((f"{name}  {total.max():.2f}", paint(page, total, float(total.min()), float(total.max()))))
+    title = f"{answered.query.text}   →   {result.document.id}".strip()
+    type_ = Typesetter(title + "".join(label for label, _ in panels))
+    width = len(panels) * (_WIDTH + _GAP) + _GAP
+    sheet = Image.new("RGB", (width, 2 * _LINE + page.height + 3 * _GAP), "white")
+    draw = ImageDraw.Draw(sheet)
+    type_.write(draw, (_GAP, 6), type_.fit(title, width - 2 * _GAP), "black", bold=True)
+    for place, (label, panel) in enumerate(panels):
+        left = _GAP + place * (_WIDTH + _GAP)
+        type_.write(draw, (left, _LINE + _GAP), type_.fit(label, _WIDTH, bold=False), "black")
+        sheet.paste(panel, (left, 2 * _LINE + 2 * _GAP))
+    return sheet
+
+
+def _document_vectors(answered: Answer, result: Result) -> MultiVectors:
+    """All of the document's vectors, from the store where it keeps them with positions, else encoded anew."""
+    store, full = answered.documents, max(answered.documents.manifest.multi_dims)
+    kept = [view for view in store.views() if view.head == "multi" and view.dim == full and view.vectors is None]
+    for view in kept:
+        vectors = store.multi_rows(view, [result.row])
+        if vectors.positions is not None:
+            return vectors
+    vectors = embed(answered.model, "documents", [result.document], 1).multi
+    assert vectors is not None
+    return vectors
+
+
+def write_explanations(answered: Answer, out: Path, most: int) -> None:
+    """`explain-RANK.png` of the first `most` documents that have a page; an InputError where none has."""
+    written, why = 0, None
+    for result in answered.results[:most]:
+        try:
+            sheet = picture_of(answered, result)
+        except InputError as error:
+            why = error
+            log.info("%s", error)
+            continue
+        write_whole(out / f"explain-{result.rank}.png", partial(sheet.save, format="PNG"))
+        written += 1
+    if why is not None and not written:
+        raise why

@@ -1,0 +1,219 @@
+"""Writing a store: planned first, then shard by shard, then finished by one rename; and taking documents out again.
+
+    plan.json        the manifest that will be, while shards are missing; what is finished stays readable meanwhile
+    manifest.json    the finished store
+
+What exists is whole (temporary name, fsync, rename). Resume = the shards of the plan that are missing. Several
+processes may write different shards of one plan.
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from colmrl.coding import code
+from colmrl.data.fingerprint import combined
+from colmrl.errors import InputError
+from colmrl.files import write_text, write_whole
+from colmrl.scoring import MultiVectors
+from colmrl.store.manifest import FINISHED, PLANNED, Manifest, Shard, read_any_manifest, write_manifest
+
+
+class StoreWriter:
+    """The store in `folder` as it is planned, or finished already."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.finished = not (folder / PLANNED).is_file()
+        self.manifest = read_any_manifest(folder / (FINISHED if self.finished else PLANNED))
+
+    def missing(self) -> list[int]:
+        """Shards that have to be encoded: those of which any file is absent or not whole."""
+        return [number for number in range(len(self.manifest.shards)) if not self._whole(number)]
+
+    def ids(self, number: int) -> list[str]:
+        """Of the records in a shard, in their order, removed ones too."""
+        return [name for name, _ in read_ids(self.folder, number)]
+
+    def write(self, number: int, arrays: Mapping[str, np.ndarray | MultiVectors]) -> None:
+        """`arrays`: name of each ArraySpec → its normalised fp32 vectors of this shard's records."""
+        for spec in self.manifest.arrays:
+            array = arrays[spec.name]
+            path = self.folder / f"{spec.name}-{number:05d}.npy"
+            vectors = array.vectors if isinstance(array, MultiVectors) else torch.from_numpy(array)
+            codes = code(vectors, spec.precision)
+            if codes.scales is not None:
+                _save(path.with_suffix(".scales.npy"), codes.scales.numpy())
+            if isinstance(array, MultiVectors):
+                _save(path.with_suffix(".offsets.npy"), array.offsets.numpy().astype(np.int64))
+                if spec.placed and array.positions is not None:
+                    _save(path.with_suffix(".positions.npy"), array.positions.numpy().astype(np.float32))
+            _save(path, codes.values.numpy())  # last: it stands for the others
+
+    def finish(self) -> None:
+        """Once no shard is missing: hash what was written, and put the plan in the place of the manifest."""
+        shards = [
+            shard if shard.files else replace(shard, files=self._hashes(number))
+            for number, shard in enumerate(self.manifest.shards)
+        ]
+        self.manifest = replace(self.manifest, shards=tuple(shards))
+        write_manifest(self.folder / FINISHED, self.manifest)
+        (self.folder / PLANNED).unlink(missing_ok=True)
+
+    def damaged(self) -> list[str]:
+        """Files that are not what they were when the store was finished; every byte is read."""
+        found: dict[str, str] = {}
+        for number in range(len(self.manifest.shards)):
+            found |= self._hashes(number)
+        stated = [item for shard in self.manifest.shards for item in shard.files.items()]
+        return [name for name, hashed in stated if found.get(name) != hashed]
+
+    def _whole(self, number: int) -> bool:
+        try:
+            for spec in self.manifest.arrays:
+                path = self.folder / f"{spec.name}-{number:05d}.npy"
+                count = len(np.load(path, mmap_mode="r"))
+                if spec.head == "multi" and np.load(path.with_suffix(".offsets.npy"))[-1] != count:
+                    return False
+                for beside in (".scales.npy", ".positions.npy"):
+                    other = path.with_suffix(beside)
+                    if (other.is_file() or beside in _due(spec.precision)) and len(np.load(other, "r")) != count:
+                        return False
+        except (OSError, ValueError, EOFError):
+            return False
+        return True
+
+    def _hashes(self, number: int) -> dict[str, str]:
+        found = {}
+        for path in sorted(self.folder.glob(f"*-{number:05d}.*")):
+            if path.suffix in (".npy", ".jsonl"):
+                with path.open("rb") as file:
+                    found[path.name] = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        return found
+
+
+def begin(folder: Path, wanted: Manifest, records: Mapping[str, str], append: bool = False) -> StoreWriter:
+    """Plan a store of `records` (id → hash, in order), or go on with the one that is there.
+
+    `wanted` says all but shards and removed rows. With `append` a finished store gets the records that it does not
+    have, and those of a known id that changed in the place of the old ones; else another store there is an InputError.
+    """
+    for partial in folder.glob("*.partial"):  # of a run that was killed
+        partial.unlink()
+    base = read_any_manifest(folder / FINISHED) if (folder / FINISHED).is_file() else None
+    interrupted = (folder / PLANNED).is_file()
+    if base is not None and append:
+        _check_same(folder, base, wanted, ("shards", "removed", "content_hash"))
+        planned, rows = _appended(folder, base, wanted, records)
+    else:
+        rows = list(records.items())
+        planned = replace(wanted, shards=_shards(rows, wanted.shard_size), content_hash=combined(records.values()))
+        if base is not None and interrupted:
+            raise InputError(f"{folder}: records were being added when it was interrupted: go on with --append")
+        if base is not None:
+            _check_same(folder, base, planned, ("shards", "removed"))
+            return StoreWriter(folder)
+    if interrupted:
+        _check_same(folder / PLANNED, read_any_manifest(folder / PLANNED), planned)
+    elif rows:
+        first = len(base.shards) if base else 0
+        for number, some in enumerate(_chunks(rows, wanted.shard_size), start=first):
+            lines = "".join(json.dumps({"id": name, "hash": stated}) + "\n" for name, stated in some)
+            write_text(folder / f"ids-{number:05d}.jsonl", lines)
+        write_manifest(folder / PLANNED, planned)
+    return StoreWriter(folder)
+
+
+def remove(folder: Path, ids: Sequence[str]) -> int:
+    """Take records out of a finished store, whose files stay as they are; returns how many. An InputError where one is
+    not there.
+    """
+    manifest = StoreWriter(folder).manifest
+    if (folder / PLANNED).is_file():
+        raise InputError(f"{folder}: not finished: run encode.py again first")
+    live = live_rows(folder, manifest)
+    unknown = [name for name in ids if name not in live]
+    if unknown:
+        also = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
+        raise InputError(f"{folder}: no record {unknown[0]!r}{also}: give ids that are there; none was removed")
+    if len(set(ids)) == len(live):
+        raise InputError(f"{folder}: nothing would be left: remove the folder instead")
+    gone = {live.pop(name)[0] for name in dict.fromkeys(ids)}
+    removed = tuple(sorted(gone.union(manifest.removed)))
+    content = combined(stated for _, stated in live.values())
+    write_manifest(folder / FINISHED, replace(manifest, removed=removed, content_hash=content))
+    return len(gone)
+
+
+def live_rows(folder: Path, manifest: Manifest) -> dict[str, tuple[int, str]]:
+    """Id → its row over all shards and its hash, of all that are not removed."""
+    removed, row, found = set(manifest.removed), 0, {}
+    for number in range(len(manifest.shards)):
+        for name, stated in read_ids(folder, number):
+            if row not in removed:
+                found[name] = row, stated
+            row += 1
+    return found
+
+
+def read_ids(folder: Path, number: int) -> list[tuple[str, str]]:
+    """Id and hash of each record of a shard."""
+    path = folder / f"ids-{number:05d}.jsonl"
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [(row["id"], row["hash"]) for row in rows]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: cannot be read ({error}): encode into another folder") from None
+
+
+def _appended(
+    folder: Path, base: Manifest, wanted: Manifest, records: Mapping[str, str]
+) -> tuple[Manifest, list[tuple[str, str]]]:
+    live = live_rows(folder, base)
+    new = [(name, stated) for name, stated in records.items() if name not in live or live[name][1] != stated]
+    changed = {live[name][0] for name, _ in new if name in live}
+    kept = {name: stated for name, (_, stated) in live.items()} | dict(new)
+    planned = replace(
+        wanted,
+        data=wanted.data if kept.keys() == records.keys() else base.data,
+        shards=base.shards + _shards(new, base.shard_size),
+        removed=tuple(sorted(changed.union(base.removed))),
+        content_hash=combined(kept.values()),
+    )
+    return planned, new
+
+
+def _check_same(place: Path, there: Manifest, wanted: Manifest, ignored: Sequence[str] = ()) -> None:
+    different = there.unlike(wanted, ignored)
+    if different:
+        also = ", or add what is new to it with --append" if different == ["content_hash"] else ""
+        raise InputError(f"{place}: of another {', '.join(different)}: use another folder, or remove it{also}")
+
+
+def _shards(rows: Sequence[tuple[str, str]], size: int) -> tuple[Shard, ...]:
+    return tuple(Shard(len(some), combined(stated for _, stated in some)) for some in _chunks(rows, size))
+
+
+def _chunks(rows: Sequence[tuple[str, str]], size: int) -> list[Sequence[tuple[str, str]]]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def _due(precision: str) -> tuple[str, ...]:
+    return (".scales.npy",) if precision == "int8" else ()
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    write_whole(path, functools.partial(_write_array, np.ascontiguousarray(array)))
+
+
+def _write_array(array: np.ndarray, path: Path) -> None:
+    """As np.save, which does not tell why a disk refuses."""
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.data)
