@@ -54,7 +54,8 @@ def python(name: str) -> Path:
             command = [program, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
             if done.returncode:
-                lines = done.stderr.strip().splitlines() or ["no message"]
-                raise Unavailable(f"pip install {' '.join(packages)}: {lines[-1]}")
+                lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+                reason = lines[-1] if lines else f"exit status {done.returncode}"
+                raise Unavailable(f"pip install {' '.join(packages)}: {reason}")
         stamp.write_text(wanted)
     return program

@@ -18,8 +18,10 @@ def killed(build, after_s=None):
     """Run `build` in a fork that is killed, from outside after some seconds or by itself."""
     child = os.fork()
     if not child:
-        build()
-        os._exit(0)
+        try:
+            build()
+        finally:
+            os._exit(0)
     if after_s is not None:
         time.sleep(after_s)
         os.kill(child, signal.SIGKILL)
