@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
     rows: list[Row] = []
     for case in ["quick"] if arguments.quick else arguments.cases.split(","):
         store = store_of(case, arguments.work, arguments.shared)
-        tools = [] if arguments.quick else arguments.peers.split(",")
+        tools = [] if arguments.quick else [name for name in arguments.peers.split(",") if name]
         rows += show(compare(case, store, arguments.work / f"{store.name}-{VIEW.slug}", tools))
     machine = f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}"
     content = {"command": provenance.command(), "commit": provenance.commit(), "machine": machine, "rows": rows}
@@ -96,7 +96,7 @@ def store_of(case: str, work: Path, shared: Path) -> Path:
     model = shared / "models/all-MiniLM-L6-v2"
     match case:
         case "quick":
-            return clustered(work / "quick", documents=300, tokens=20, queries=10)
+            return clustered(work / "quick", documents=300, tokens=20, queries=5)
         case "clustered":
             return clustered(work / "clustered", documents=5000, tokens=200, queries=QUERIES)
         case "pages":

@@ -1,6 +1,7 @@
 """The CPU's inner loop: cutting, grouping, threads, memory, rounding."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -54,6 +55,11 @@ def test_how_documents_are_cut_and_queries_grouped_does_not_change_scores(asked,
     assert ((scores - plain_maxsim(queries, documents)).abs() <= slack).all()
 
 
+def threads_of_a_new_thread():
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(torch.get_num_threads).result()
+
+
 def test_scores_are_the_same_bits_in_every_run_and_on_every_number_of_threads(monkeypatch):
     monkeypatch.setattr(kernels, "_TASK_ROWS", 200)
     generator = torch.Generator().manual_seed(2)
@@ -65,7 +71,7 @@ def test_scores_are_the_same_bits_in_every_run_and_on_every_number_of_threads(mo
             torch.set_num_threads(threads)
             with torch.inference_mode(threads == 3):
                 found.append((maxsim(queries, documents), *maxsim_top(queries, [documents], 5, "bf16")))
-            assert torch.get_num_threads() == threads
+            assert torch.get_num_threads() == threads_of_a_new_thread() == threads
     finally:
         torch.set_num_threads(before)
     for other in found[1:]:
@@ -78,7 +84,7 @@ def test_an_error_in_a_thread_is_raised_and_the_number_of_threads_is_put_back():
     try:
         with pytest.raises(ZeroDivisionError):
             kernels._spread(lambda n: 1 // n, [1, 0])
-        assert torch.get_num_threads() == 2
+        assert torch.get_num_threads() == threads_of_a_new_thread() == 2
     finally:
         torch.set_num_threads(before)
 

@@ -66,6 +66,12 @@ def configured(config: str | None, overrides: Sequence[str] | None, flags: dict[
     return load_config(config, [*given, *(overrides or [])])
 
 
+def say_once(line: object) -> None:
+    """On standard output; of several processes (torchrun) the first speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(line)
+
+
 def show_table(lines: Sequence[Sequence[str]]) -> None:
     """A header and rows, on standard output."""
     from rich.console import Console

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from colmrl.cli.common import SETTINGS, ConfigFile, Overrides, Strict, app, configured, friendly
+from colmrl.cli.common import SETTINGS, ConfigFile, Overrides, Strict, app, configured, friendly, say_once
 
 encode_app = app("Encode a corpus and its queries into a store that serves every size.")
 
@@ -34,4 +34,4 @@ def encode(
     settings = configured(config, overrides, flags)
     from colmrl.encoding import encode as run
 
-    typer.echo(run(settings, checkpoint, data, out or Path(checkpoint).parent / "store", append))
+    say_once(run(settings, checkpoint, data, out or Path(checkpoint).parent / "store", append))

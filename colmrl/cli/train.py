@@ -1,11 +1,10 @@
 """python train.py --config RECIPE [FLAGS] [section.key=value …]"""
 
-import os
 from typing import Annotated
 
 import typer
 
-from colmrl.cli.common import SETTINGS, ConfigFile, Overrides, Strict, app, configured, friendly
+from colmrl.cli.common import SETTINGS, ConfigFile, Overrides, Strict, app, configured, friendly, say_once
 
 train_app = app("Train both heads and, as the recipe says, LoRA adapters or the whole backbone.")
 
@@ -44,6 +43,4 @@ def train(
     settings = configured(config, overrides, flags)
     from colmrl.training.run import train as run
 
-    checkpoint = run(settings)
-    if os.environ.get("RANK", "0") == "0":  # of several processes the first speaks
-        typer.echo(checkpoint)
+    say_once(run(settings))

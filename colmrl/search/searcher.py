@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+
 from colmrl.search.asked import Asked
 from colmrl.search.best import Found
 from colmrl.search.exact import exact
@@ -46,7 +48,9 @@ class Staged:
         scores, positions = self._first.find(asked, min(keep[0], len(self._documents)))
         for stage, most in zip(self._plan.stages[1:], keep[1:], strict=True):
             scores, positions = rescore(self._documents, stage.view, asked, positions, most, self._gpu)
-        return Ranking(asked.ids, self._documents.ids, scores, positions)
+        missing = ((0, 0), (0, k - scores.shape[1]))  # where a stage passes on fewer than are asked for
+        scores = np.pad(scores, missing, constant_values=-np.inf)
+        return Ranking(asked.ids, self._documents.ids, scores, np.pad(positions, missing, constant_values=-1))
 
 
 def open_searcher(

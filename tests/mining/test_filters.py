@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from colmrl.mining import filters
 
-Rows = list[list[int]]
+unhurried = hypothesis_settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 
 @st.composite
@@ -20,6 +21,7 @@ def candidates(draw):
     return left, np.array(draw(grid)), np.array([row for row, _ in pairs]), np.array([name for _, name in pairs])
 
 
+@unhurried
 @given(candidates())
 def test_known_answers_are_those_of_the_row(drawn):
     _, numbers, rows, answers = drawn
@@ -29,6 +31,7 @@ def test_known_answers_are_those_of_the_row(drawn):
     assert found.tolist() == expected
 
 
+@unhurried
 @given(candidates())
 def test_a_duplicate_is_one_of_an_answer_or_of_a_better_candidate_that_is_left(drawn):
     left, contents, rows, answers = drawn
@@ -41,6 +44,7 @@ def test_a_duplicate_is_one_of_an_answer_or_of_a_better_candidate_that_is_left(d
                 seen.add(content)
 
 
+@unhurried
 @given(candidates(), st.integers(0, 6))
 def test_ranks_are_counted_over_what_is_left(drawn, ranks):
     left = drawn[0]
@@ -67,6 +71,7 @@ def test_the_relative_margin_points_down_for_negative_scores_too(score, gone):
     assert filters.relative_margin(np.array([[score]], dtype=np.float32), answer, 0.05)[0, 0] == gone
 
 
+@unhurried
 @given(candidates(), st.integers(1, 4), st.integers(0, 9))
 def test_drawn_are_as_many_as_there_are_at_most_n_with_the_smallest_lots(drawn, n, seed):
     left = drawn[0]

@@ -110,6 +110,9 @@ def test_a_funnel_ranks_what_each_stage_passes_on_by_the_next(made, folder, keep
     np.put_along_axis(allowed, passed, np.take_along_axis(scores, passed, 1), 1)
     np.testing.assert_array_equal(ranking.positions, np.argsort(-allowed, axis=1)[:, :10])
     np.testing.assert_allclose(ranking.scores, -np.sort(-allowed, axis=1)[:, :10], atol=1e-5)
+    more = find(folder, plan, None, COUNT)
+    assert more.positions.shape == (12, COUNT) and (more.positions[:, keep:] == -1).all()
+    assert (more.scores[:, keep:] == -np.inf).all() and {len(run) for run in more.run().values()} == {keep}
 
 
 def test_a_funnel_starts_from_an_index(made, folder, tmp_path):
