@@ -52,10 +52,11 @@ def encode(config: Config, checkpoint: str | Path, data: str | Path, out: str | 
 
     on_first(plan)
     writers: dict[Kind, StoreWriter] = {kind: StoreWriter(out / kind) for kind in records_of}
-    if any(writer.missing() for writer in writers.values()):
+    missing = on_first(lambda: {kind: writer.missing() for kind, writer in writers.items()})  # one list, shared by all
+    if any(missing.values()):
         model = Retriever.load(checkpoint, config.attention_kernel).to(on).eval()
-        wait()  # until all know what is missing
-        fill_stores(config, model, records_of, writers, rank(), processes())
+        share = {kind: numbers[rank() :: processes()] for kind, numbers in missing.items()}
+        fill_stores(config, model, records_of, writers, share)
         wait()
     on_first(lambda: finish_stores(writers))
     log.info("store: %s (%d documents, %d queries)", out, *(writer.manifest.records for writer in writers.values()))
@@ -101,13 +102,12 @@ def fill_stores(
     model: Retriever,
     records_of: RecordsOf,
     writers: Mapping[Kind, StoreWriter],
-    first: int = 0,
-    step: int = 1,
+    shards: Mapping[Kind, Sequence[int]],
 ) -> None:
-    """Encode and write the shards that are missing, every `step`-th from the `first` on."""
+    """Encode and write these shards."""
     for kind, records in records_of.items():
         writer = writers[kind]
-        for number in writer.missing()[first::step]:
+        for number in shards[kind]:
             some = _records(records, writer, number)
             label = f"{kind}, shard {number + 1} of {len(writer.manifest.shards)}"
             embedded = embed(model, kind, some, config.encode.batch_size, config.encode.workers, label)

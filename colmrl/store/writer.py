@@ -57,7 +57,12 @@ class StoreWriter:
             _save(path, codes.values.numpy())  # last: it stands for the others
 
     def finish(self) -> None:
-        """Once no shard is missing: hash what was written, and put the plan in the place of the manifest."""
+        """Hash what was written, and put the plan in the place of the manifest. An InputError where a shard is missing."""
+        if missing := self.missing():
+            raise InputError(
+                f"{self.folder}: shards {', '.join(map(str, missing))} are not there: run encode.py again "
+                "(several machines need one folder that all of them see)"
+            )
         shards = [
             shard if shard.files else replace(shard, files=self._hashes(number))
             for number, shard in enumerate(self.manifest.shards)

@@ -54,7 +54,8 @@ class HeldOut:
         shutil.rmtree(folder, ignore_errors=True)
         with undisturbed(model):
             writers = begin_stores(self.config, describe(self.config), self.records, self.data, "", folder, folder)
-            fill_stores(self.config, model, self.records, writers)
+            missing = {kind: writer.missing() for kind, writer in writers.items()}
+            fill_stores(self.config, model, self.records, writers, missing)
             finish_stores(writers)
         queries, documents = EmbeddingStore(folder / "queries"), EmbeddingStore(folder / "documents")
         rows = judge_stores(self.config, queries, documents, self.qrels, self.itself, self.views)

@@ -1,6 +1,7 @@
 """Real weights, processors and data from ../shared; skipped, saying so, where that is absent."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,12 +44,22 @@ def test_minilm_embeds_as_sentence_transformers_does_at_every_dim(minilm):
 
 
 @pytest.mark.slow
-def test_minilm_on_scifact_gives_the_published_ndcg(tmp_path):
-    paths = [f"model.backbone={SHARED}/models/all-MiniLM-L6-v2", f"data.path={SHARED}/data/scifact"]
+def test_minilm_on_a_sixth_of_scifact_gives_the_ndcg_of_sentence_transformers(tmp_path):
+    """Every judged document and every eighth; .8082 is SentenceTransformer.encode's, by pytrec_eval. On all of SciFact
+    the same command gives the published .6451, docs/minilm-scifact.md: that takes five minutes."""
+    data = tmp_path / "scifact"
+    (data / "qrels").mkdir(parents=True)
+    for name in ("queries.jsonl", "qrels/test.tsv"):
+        shutil.copy(SHARED / "data/scifact" / name, data / name)
+    judged = {line.split("\t")[1] for line in (data / "qrels/test.tsv").read_text().splitlines()}
+    lines = (SHARED / "data/scifact/corpus.jsonl").read_text().splitlines(keepends=True)
+    kept = [line for n, line in enumerate(lines) if str(json.loads(line)["_id"]) in judged or n % 8 == 0]
+    (data / "corpus.jsonl").write_text("".join(kept))
+    paths = [f"model.backbone={SHARED}/models/all-MiniLM-L6-v2", f"data.path={data}"]
     command = [sys.executable, "eval.py", "--config", "colmrl/recipes/minilm-scifact.yaml", *paths]
     subprocess.run([*command, f"output={tmp_path}/o", "device=cpu"], cwd=SCRIPTS, check=True, capture_output=True)
     rows = json.loads((tmp_path / "o/round-0/results.json").read_text())["rows"]
-    assert by_view(rows)[0, "single@384"]["ndcg_at_10"] == pytest.approx(0.6451, abs=0.005)
+    assert by_view(rows)[0, "single@384"]["ndcg_at_10"] == pytest.approx(0.8082, abs=0.001)
 
 
 @pytest.mark.parametrize(
