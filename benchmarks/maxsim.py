@@ -29,7 +29,7 @@ from maxsim_tools import OURS
 
 from colmrl import provenance
 
-PEERS = ("sentence-transformers", *peers.PEERS)
+PEERS = ("sentence-transformers", "colpali-engine", "pylate", "late-interaction-kernels", "maxsim-cpu", "fast-maxsim")
 CASES = {"many": "{} queries × {} documents", "one": "1 query × {1} documents", "two threads": "{} queries, 2 threads"}
 EQUAL = 1e-4  # most that a score may differ, averaged over query vectors
 
@@ -72,29 +72,27 @@ def measure(
     """(case, tool) → what each round took; versions; and the tools that could not be run, with the reason."""
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
     versions, skipped = {}, {}
-    wanted = [("gemm", 1), *((tool, n) for tool in tools for n in threads if n == 1 or tool not in OURS[2:])]
-    with ExitStack() as stack:
-        workers = {}
-        for tool, count in wanted:
-            try:
-                workers[tool, count] = stack.enter_context(working(tool, folder, count))
-            except peers.Unavailable as error:
-                skipped[tool] = str(error)
-        for (tool, count), worker in list(workers.items()):
-            try:
-                versions[tool] = answer(worker).split()[1]
-            except EOFError as error:
-                skipped[tool] = str(error)
-                del workers[tool, count]
-        for number in range(rounds):
-            print(f"round {number + 1} of {rounds}", flush=True)
-            for (tool, count), worker in workers.items():
-                asked = ("peak", "products") if tool == "gemm" else ("many", "one") if count == 1 else ("many",)
-                for case in asked:
-                    worker.stdin.write(case + "\n")
-                    worker.stdin.flush()
-                    took = json.loads(answer(worker))
-                    found.setdefault(("two threads" if count == 2 else case, tool), []).append(took)
+    for count in threads:  # one after the other: every tool's process holds all vectors
+        wanted = ["gemm", *tools] if count == 1 else [tool for tool in tools if tool not in OURS[2:]]
+        with ExitStack() as stack:
+            workers = {}
+            for tool in wanted:
+                try:
+                    worker = stack.enter_context(working(tool, folder, count))
+                    versions[tool] = answer(worker).split()[1]
+                    workers[tool] = worker
+                except (peers.Unavailable, EOFError) as error:
+                    skipped[tool] = str(error)
+            for number in range(rounds):
+                print(f"{count} thread(s), round {number + 1} of {rounds}", flush=True)
+                for tool, worker in workers.items():
+                    for case in (
+                        ("peak", "products") if tool == "gemm" else ("many", "one") if count == 1 else ("many",)
+                    ):
+                        worker.stdin.write(case + "\n")
+                        worker.stdin.flush()
+                        took = json.loads(answer(worker))
+                        found.setdefault(("two threads" if count == 2 else case, tool), []).append(took)
     return found, versions, skipped
 
 

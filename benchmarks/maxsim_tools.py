@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -76,6 +77,7 @@ def padded(tool: str, folder: Path) -> Callable[[str], Scores]:
             def sums(queries: torch.Tensor) -> torch.Tensor:
                 return maxsim(list(queries), documents)
         case "colpali-engine":
+            name_operators(torch)
             from colpali_engine.utils.processing_utils import BaseVisualRetrieverProcessor
 
             def sums(queries: torch.Tensor) -> torch.Tensor:
@@ -103,6 +105,14 @@ def padded(tool: str, folder: Path) -> Callable[[str], Scores]:
         return score
 
     return run
+
+
+def name_operators(torch: Any) -> None:
+    """colpali-engine imports torchvision, which has no CPU build: its compiled part cannot be loaded beside torch's
+    CPU build, and importing fails for operators that nothing here calls. Their names are enough."""
+    sampling = ("roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "deform_conv2d")
+    for name in ("nms", "qnms", *sampling, *(f"_{one}_backward" for one in sampling)):
+        torch.library.define(f"torchvision::{name}", "(Tensor a) -> Tensor")
 
 
 OURS = ("fp32", "bf16 + fp32 rescoring", "fp16 codes", "int8 codes", "binary codes")

@@ -1,7 +1,7 @@
 """Other tools, each in an environment of its own under ~/.cache/colmrl-peers, made on first use: their pins conflict.
 
 `bare` packages are installed without what they ask for, where that cannot stand beside the CPU build of torch
-(colpali-engine: torchvision; PyLate: fast-plaid's torch 2.11) and the functions measured here do not need it.
+(torchvision: CUDA; PyLate: fast-plaid's torch 2.11) and the functions measured here do not need it.
 """
 
 import hashlib
@@ -29,7 +29,8 @@ PEERS = {
     "fast-maxsim": Peer(("fast-maxsim==0.2.0", "numpy")),
     "late-interaction-kernels": Peer(TORCH, ("late-interaction-kernels==0.4.5",)),
     "colpali-engine": Peer(
-        (*TORCH, "transformers==5.23.0", "peft==0.20.0", "pillow", "requests", "scipy"), ("colpali-engine==0.3.18",)
+        (*TORCH, "transformers==5.23.0", "peft==0.20.0", "pillow", "requests", "scipy"),
+        ("colpali-engine==0.3.18", "torchvision==0.28.0"),
     ),
     "pylate": Peer(
         (*TORCH, "sentence-transformers==5.3.0", "transformers==5.3.0", "datasets", "accelerate", "pandas", "ujson"),
