@@ -23,7 +23,7 @@ from colmrl.progress import track
 from colmrl.reduction import pool_records
 from colmrl.runtime import use_torch
 from colmrl.scoring import MultiVectors, truncate
-from colmrl.store import ArraySpec, Kind, Manifest, StoreWriter, arrays_for, begin
+from colmrl.store import ArraySpec, Kind, Manifest, StoreWriter, arrays_for, begin, read_manifest
 from colmrl.view import parse_views
 
 log = logging.getLogger(__name__)
@@ -52,11 +52,11 @@ def encode(config: Config, checkpoint: str | Path, data: str | Path, out: str | 
 
     on_first(plan)
     writers: dict[Kind, StoreWriter] = {kind: StoreWriter(out / kind) for kind in records_of}
-    missing = on_first(lambda: {kind: writer.missing() for kind, writer in writers.items()})  # one list, shared by all
-    if any(missing.values()):
+    missing = on_first(lambda: [writer.missing() for writer in writers.values()])  # one list, shared by all
+    if any(missing):
         model = Retriever.load(checkpoint, config.attention_kernel).to(on).eval()
-        share = {kind: numbers[rank() :: processes()] for kind, numbers in missing.items()}
-        fill_stores(config, model, records_of, writers, share)
+        share = [numbers[rank() :: processes()] for numbers in missing]
+        fill_stores(config, model, records_of, writers, dict(zip(writers, share, strict=True)))
         wait()
     on_first(lambda: finish_stores(writers))
     log.info("store: %s (%d documents, %d queries)", out, *(writer.manifest.records for writer in writers.values()))
@@ -73,10 +73,13 @@ def begin_stores(
     out: Path,
     append: bool = False,
 ) -> dict[Kind, StoreWriter]:
-    """Stores of these records below `out`, begun or gone on with; `stamp` tells the weights that they are of."""
+    """Stores of these records below `out`, begun or gone on with; `stamp` tells the weights that they are of. What is
+    appended to is kept as it was, where no views are asked for.
+    """
     views, trained = parse_views(config.encode.views), description.trained
     writers: dict[Kind, StoreWriter] = {}
     for kind, records in records_of.items():
+        there = read_manifest(out / kind) if append and not views and (out / kind / "manifest.json").is_file() else None
         manifest = Manifest(
             kind=kind,
             fingerprint=stamp,
@@ -84,7 +87,7 @@ def begin_stores(
             data=data,
             shard_size=config.encode.shard_size,
             content_hash="",
-            arrays=arrays_for(views, trained, kind, config.encode.precision),
+            arrays=there.arrays if there else arrays_for(views, trained, kind, config.encode.precision),
             single_dims=trained.single_dims,
             multi_dims=trained.multi_dims,
             pooling=config.encode.pooling,
@@ -124,14 +127,16 @@ def finish_stores(writers: Mapping[Kind, StoreWriter]) -> None:
 def _records(
     records: Records[Document] | Records[Query], writer: StoreWriter, number: int
 ) -> Sequence[Document] | Sequence[Query]:
-    ids = writer.ids(number)
-    absent = [name for name in ids if name not in records.position]
+    """A shard's; in the place of one that is removed and not in the data, any other: nothing reads it."""
+    ids, hidden = writer.ids(number), writer.hidden(number)
+    absent = [name for row, name in enumerate(ids) if name not in records.position and row not in hidden]
     if absent:
         raise InputError(
             f"{writer.folder}: shard {number} has to be made anew, but the data has no {absent[0]!r}: give the data "
             "it was encoded from, or encode all into another folder"
         )
-    return cast(Sequence[Document] | Sequence[Query], [records.named(name) for name in ids])
+    found = [records.named(name) if name in records.position else records[0] for name in ids]
+    return cast(Sequence[Document] | Sequence[Query], found)
 
 
 def embed(

@@ -18,8 +18,8 @@ from pydantic import TypeAdapter
 from colmrl.errors import InputError
 from colmrl.files import write_text
 from colmrl.models.retriever import fingerprint
-from colmrl.search.index_files import read_facts
-from colmrl.store import read_manifest
+from colmrl.search.index_files import VECTORS, digest, read_facts
+from colmrl.store import StoreWriter, read_manifest
 
 What = Literal["checkpoint", "store", "mining-store", "index", "triples", "results"]
 
@@ -90,15 +90,32 @@ def checked(run: Path, rounds: Sequence[Round]) -> Iterator[tuple[int, Link, str
             path = run / link.path
             try:
                 now = hash_of(link.what, path) if path.exists() else None
+                damaged = _damaged(link.what, path) if now == link.hash else None
             except InputError:
-                now = "unreadable"
+                now, damaged = "unreadable", None
             absent = [source for source in link.of if source not in known and link.what != "checkpoint"]
             if now is None:
                 yield each.round, link, "gone"
             elif now != link.hash:
                 yield each.round, link, f"changed: now {now[:12]}"
+            elif damaged:
+                yield each.round, link, f"damaged: {damaged}"
             else:
                 yield each.round, link, f"made from {absent[0][:12]}, which is not here" if absent else ""
+
+
+def _damaged(what: What, path: Path) -> str | None:
+    """A file that is not what its manifest says, of what is known by its manifest; every byte is read."""
+    match what:
+        case "store" | "mining-store":
+            for kind in ("documents", "queries"):
+                if files := StoreWriter(path / kind).damaged():
+                    return f"{kind}/{files[0]}"
+            return None
+        case "index":
+            return None if digest(path / VECTORS) == read_facts(path)[0].hash else VECTORS
+        case _:
+            return None
 
 
 def hash_of(what: What, path: Path) -> str:

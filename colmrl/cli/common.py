@@ -4,6 +4,7 @@ import functools
 import json
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 SETTINGS = {"token_normalize_func": lambda name: name.replace("_", "-"), "help_option_names": ["-h", "--help"]}
+
+_NUMBER = re.compile(r"([-+]?[\d,]*\.?\d+ ?%?)?")  # or an empty cell
 
 ConfigFile = Annotated[str | None, typer.Option("--config", "-c", help="A YAML file, or the name of a recipe.")]
 Overrides = Annotated[
@@ -73,13 +76,15 @@ def say_once(line: object) -> None:
 
 
 def show_table(lines: Sequence[Sequence[str]]) -> None:
-    """A header and rows, on standard output."""
+    """A header and rows, on standard output: numbers to the right and never broken, long texts and paths folded."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(*lines[0])
-    for column in table.columns[-5:]:
-        column.justify = "right"
+    for column, cells in zip(table.columns, zip(*lines[1:], strict=True), strict=False):
+        column.overflow = "fold"
+        if all(_NUMBER.fullmatch(cell) for cell in cells):
+            column.justify, column.no_wrap = "right", True
     for line in lines[1:]:
         table.add_row(*line)
     Console(width=None if sys.stdout.isatty() else 120).print(table)

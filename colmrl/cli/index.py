@@ -25,7 +25,9 @@ def index(
     seed: Seed = None,
     gpu: Gpu = None,
 ) -> None:
-    """Says how much of the exact ranking each index finds, its size and its time. Many views need one encoding."""
+    """Says how much of the exact ranking each index finds, its size, and its time beside exact search's. Many views
+    need one encoding. Recall@100 of an index that scores 100 candidates exactly is that of the index before them.
+    """
     flags = {
         "index.type": type,
         "index.probes": probes,
@@ -35,14 +37,18 @@ def index(
     }
     settings = configured(config, overrides, flags)
     from colmrl.search.building import build_indexes
-    from colmrl.view import parse_views
+    from colmrl.search.plan import views_to_index
 
-    built = build_indexes(settings, store, parse_views(view), out)
-    header = ["index", "view", "type", "recall@10", "recall@100", "MB", "build s", "query ms"]
+    built = build_indexes(settings, store, views_to_index(view), out)
+    header = ["index", "view", "type", "recall@10", "recall@100", "MB", "build s", "query ms", "exact ms"]
     lines = [
         [str(one.folder), one.manifest.view, one.manifest.type]
         + [f"{one.manifest.recall[k]:.3f}" for k in ("10", "100")]
-        + [f"{one.manifest.bytes / 1e6:.2f}", f"{one.measured.build_s:.1f}", f"{one.measured.query_ms:.2f}"]
+        + [f"{one.manifest.bytes / 1e6:.2f}", f"{one.measured.build_s:.1f}"]
+        + [f"{one.measured.query_ms:.2f}", f"{one.measured.exact_ms:.2f}"]
         for one in built
     ]
     show_table([header, *lines])
+    slower = [f"{one.manifest.view}-{one.manifest.type}" for one in built if one.slower]
+    if slower:
+        typer.echo(f"attention: slower than exact search: {', '.join(slower)}: search without them (no --index)")

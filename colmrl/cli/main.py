@@ -3,29 +3,31 @@
 from colmrl.cli.common import SETTINGS, app
 from colmrl.cli.convert import convert
 from colmrl.cli.data import data_app
-from colmrl.cli.encode import encode
-from colmrl.cli.evaluate import evaluate
-from colmrl.cli.index import index
-from colmrl.cli.lineage import lineage
-from colmrl.cli.loop import loop
-from colmrl.cli.merge import merge
-from colmrl.cli.mine import mine
+from colmrl.cli.encode import encode, encode_app
+from colmrl.cli.evaluate import eval_app, evaluate
+from colmrl.cli.index import index, index_app
+from colmrl.cli.lineage import lineage, lineage_app
+from colmrl.cli.loop import loop, loop_app
+from colmrl.cli.merge import merge, merge_app
+from colmrl.cli.mine import mine, mine_app
 from colmrl.cli.prepare import prepare_app
-from colmrl.cli.search import search
+from colmrl.cli.search import search, search_app
 from colmrl.cli.store import store_app
-from colmrl.cli.train import train
+from colmrl.cli.train import train, train_app
 
 main_app = app("Train a vision-language retriever, encode, mine, judge, and choose what each answer may cost.")
-main_app.command(context_settings=SETTINGS)(train)
-main_app.command(context_settings=SETTINGS)(encode)
-main_app.command(context_settings=SETTINGS)(index)
-main_app.command(context_settings=SETTINGS)(search)
-main_app.command(context_settings=SETTINGS)(mine)
-main_app.command("eval", context_settings=SETTINGS)(evaluate)
-main_app.command(context_settings=SETTINGS)(loop)
-main_app.command(context_settings=SETTINGS)(lineage)
+for name, command, own in (
+    ("train", train, train_app),
+    ("encode", encode, encode_app),
+    ("index", index, index_app),
+    ("search", search, search_app),
+    ("mine", mine, mine_app),
+    ("eval", evaluate, eval_app),
+    ("loop", loop, loop_app),
+    ("lineage", lineage, lineage_app),
+    ("merge", merge, merge_app),
+):
+    main_app.command(name, context_settings=SETTINGS, short_help=own.info.help)(command)
 main_app.command(context_settings=SETTINGS)(convert)
-main_app.command(context_settings=SETTINGS)(merge)
-main_app.add_typer(data_app, name="data")
-main_app.add_typer(store_app, name="store")
-main_app.add_typer(prepare_app, name="prepare")
+for name, group in (("data", data_app), ("store", store_app), ("prepare", prepare_app)):
+    main_app.add_typer(group, name=name, short_help=group.info.help)

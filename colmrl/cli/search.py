@@ -30,14 +30,20 @@ def search(
     """A table, results.jsonl and a contact sheet; with --explain what the first three pages matched by."""
     from colmrl.errors import InputError
 
+    query = query.strip()
     if not query and image is None:
         raise InputError("nothing to look for: give --query, --image, or both")
     if image is not None and not image.is_file():
         raise InputError(f"--image {image}: no such file: give a picture")
     settings = configured(None, overrides, {"data.path": data})
+    from colmrl.data.media import open_image
     from colmrl.data.records import Query
     from colmrl.showing.answering import answer, write_answer
 
+    try:
+        _ = image and open_image(str(image))
+    except InputError as error:
+        raise InputError(f"--image {str(error).rpartition(': ')[0]}: give another picture") from None
     asked = Query("query", query, (str(image),) if image else ())
     answered = answer(settings, store, asked, view, index, k, checkpoint)
     lines = [[str(r.rank), r.document.id, f"{r.score:.4f}", r.first_words] for r in answered.results]

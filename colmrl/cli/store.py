@@ -20,29 +20,40 @@ def show(store: Store) -> None:
 
     lines = [("", "records", "view", "vectors", "bytes a record")]
     for kind in ("documents", "queries"):
-        kept = EmbeddingStore(store / kind)
+        kept = EmbeddingStore(_of(store) / kind)
         for view in kept.views():
             count = kept.vectors_per_record(view)
             lines.append((kind, f"{len(kept):,}", str(view), f"{count:,.1f}", f"{view.bytes_per_document(count):,.0f}"))
     show_table(lines)
-    manifest = EmbeddingStore(store / "documents").manifest
+    documents = EmbeddingStore(_of(store) / "documents")
+    manifest = documents.manifest
+    size = sum(path.stat().st_size for path in _of(store).rglob("*") if path.is_file())
+    removed = f", {len(manifest.removed)} rows removed" if manifest.removed else ""
+    typer.echo(f"{len(manifest.shards)} shards of documents{removed}; {size:,} bytes; stamp {documents.stamp}")
     pooled = f"{manifest.pooling}, position weight {manifest.position_weight:g}"
     typer.echo(f"{manifest.data}, by {manifest.checkpoint} ({manifest.fingerprint}); pooling: {pooled}")
 
 
 @store_app.command(context_settings=SETTINGS)
 @friendly
-def check(store: Store) -> None:
+def check(
+    store: Store,
+    repair: Annotated[bool, typer.Option("--repair", help="Remove damaged files: encoding makes them anew.")] = False,
+) -> None:
     """Read every byte: whether the files are what they were when the store was finished. Exit code 1 where not."""
     from colmrl.store import StoreWriter, read_manifest
 
-    damaged = []
+    damaged, command = [], ""
     for kind in ("documents", "queries"):
-        read_manifest(store / kind)  # an unfinished store is said
-        damaged += [store / kind / name for name in StoreWriter(store / kind).damaged()]
+        command = read_manifest(_of(store) / kind).command  # an unfinished store is said
+        damaged += [_of(store) / kind / name for name in StoreWriter(_of(store) / kind).damaged()]
     for path in damaged:
-        typer.echo(f"{path}: damaged or missing: remove it and run encode.py again, it is made anew")
+        typer.echo(f"{path}: {'damaged' if path.exists() else 'missing'}")
+        if repair:
+            path.unlink(missing_ok=True)
     if damaged:
+        first = "now give" if repair else "colmrl store check --repair removes what is damaged; then give"
+        typer.echo(f"{first} the command that encoded it again, it makes these shards anew: {command}")
         raise typer.Exit(1)
     typer.echo(f"{store}: whole")
 
@@ -54,12 +65,20 @@ def remove(
     ids: Annotated[list[str] | None, typer.Argument(help="Documents to take out.", show_default=False)] = None,
     ids_file: Annotated[Path | None, typer.Option(help="A file with an id a line instead.")] = None,
 ) -> None:
-    """Take documents out; search, mining and evaluation no longer see them. To add some: encode.py --append."""
+    """Take documents out; search, mining and evaluation no longer see them. To add some: encode.py --append.
+
+    They stay out, whether the data still has them or not, until their content changes.
+    """
     from colmrl.errors import InputError
     from colmrl.store import remove as run
 
     if bool(ids) == bool(ids_file):
         raise InputError("nothing, or two things, to remove: give ids, or --ids-file")
     names = ids or [line for line in (ids_file or Path()).read_text(encoding="utf-8").splitlines() if line]
-    count = run(store / "documents", names)
-    typer.echo(f"{store}: {count} documents removed; an index of it has to be built again")
+    count = run(_of(store) / "documents", names)
+    typer.echo(f"{store}: removed: {count}; an index of it has to be built again")
+
+
+def _of(store: Path) -> Path:
+    """The store of both, where one of its halves was named."""
+    return store.parent if store.name in ("documents", "queries") and (store / "manifest.json").is_file() else store

@@ -20,6 +20,6 @@ def combined(hashes: Iterable[str]) -> str:
     return f"{sum(int(each, 16) for each in hashes) % (1 << 128):032x}"
 
 
-def content_hash(records: Iterable[Document] | Iterable[Query]) -> str:
+def content_hash(records: Iterable[Document | Query]) -> str:
     """Whether what was encoded is still what is there, in any order."""
     return combined(map(record_hash, records))

@@ -1,6 +1,7 @@
 """Judge a store at any list of views, from qrels."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from colmrl.search import search
 from colmrl.store import EmbeddingStore, check_same_data
 from colmrl.view import View, parse_views
 
+log = logging.getLogger(__name__)
 Row = dict[str, Any]  # {"round", "view", "metric", "value"}
 
 
@@ -29,7 +31,7 @@ def judge(config: Config, store: str | Path, views: Sequence[View] = (), round_n
     collection = read_collection(data, config.data, documents.manifest.show)
     check_same_data(documents, collection.documents, data)
     check_same_data(queries, collection.queries, data)
-    qrels = judgements(collection, config.data.eval_split)
+    qrels = without_removed(judgements(collection, config.data.eval_split), documents)
     use_torch(config)
     return judge_stores(config, queries, documents, qrels, collection.itself, views, round_number)
 
@@ -40,6 +42,17 @@ def judgements(collection: Collection, split: str) -> Qrels:
     if not any(map(relevant, qrels.values())):
         raise InputError(f"{collection.source}: split {split!r}: no score above 0: nothing can be found")
     return qrels
+
+
+def without_removed(qrels: Qrels, documents: EmbeddingStore) -> Qrels:
+    """Of documents that the store still has; a query none of whose answers it has is not judged, which is said."""
+    if not documents.removed:
+        return qrels
+    kept = {query: {d: g for d, g in judged.items() if d not in documents.removed} for query, judged in qrels.items()}
+    found = {query: judged for query, judged in kept.items() if relevant(judged) or not relevant(qrels[query])}
+    if len(found) < len(qrels):
+        log.info("%d queries are not judged: their answers were removed from the store", len(qrels) - len(found))
+    return found
 
 
 def judge_stores(

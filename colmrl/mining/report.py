@@ -99,7 +99,7 @@ def write_readable(out: Path, report: Mapping[str, Any], examples: Sequence[Trip
         f"pairs ({share:.1%}) left without. Triples carry the scores of {report['scores']}.",
         "\n".join([head, "|---|--:|--:|", *body]),
         f"![Scores of positives, candidates and negatives]({picture_path(out).name})",
-        f"## {len(examples)} triples, drawn at random",
+        f"## {len(examples)} triples, drawn at random from those with negatives",
         *(_example(triple, collection) for triple in examples),
     ]
     write_text(readable_path(out), "\n\n".join(parts) + "\n")

@@ -68,10 +68,9 @@ def mine(config: Config, store: str | Path, out: str | Path) -> Path:
     teachers: list[Teacher] = []
     steps = open_steps(config, source, teachers)
     tally = Tally([step.label for step in steps])
-    wanted = _drawn_pairs(config, sum(map(len, source.positives.values())))
     _clear(out)
     partial_out = out.with_name(f"{out.name}.partial")
-    triples = _counted(mine_triples(config, source, steps, tally), tally, wanted)
+    triples = _counted(mine_triples(config, source, steps, tally), tally, config.seed)
     try:
         write_triples(partial_out, triples, source.collection.queries, source.collection.documents, source.root)
         _check_any(tally)
@@ -96,13 +95,14 @@ def open_source(config: Config, store: Path) -> Source:
     check_same_data(documents, collection.documents, root)
     check_same_data(queries, collection.queries, root)
     split = config.data.train_split
-    positives = {query: sorted(relevant(judged)) for query, judged in collection.judged(split).items()}
+    gone = documents.removed
+    positives = {query: sorted(relevant(judged) - gone) for query, judged in collection.judged(split).items()}
     positives = {query: names for query, names in positives.items() if names}
     if not positives:
         raise InputError(f"{collection.source}: split {split!r}: no score above 0: there is nothing to mine for")
     index = read_facts(Path(config.mine.index))[0] if config.mine.index else None
     view = config.mine.view or (index.view if index else str(documents.views()[0]))
-    known = known_answers(collection, split)
+    known = {query: names - gone for query, names in known_answers(collection, split).items()}
     return Source(collection, str(root), documents, queries, Plan.parse(view), index, positives, known)
 
 
@@ -179,15 +179,20 @@ def _triples(block: Block, kept: Bool[np.ndarray, "q k"], ids: list[str]) -> Ite
         yield Triple(block.query_ids[row], ids[place], tuple(names[some]), positive, tuple(values[some]))
 
 
-def _counted(triples: Iterator[Triple], tally: Tally, wanted: set[int]) -> Iterator[Triple]:
-    """Count them as they go by, and keep those to be read."""
-    for number, triple in enumerate(triples):
+def _counted(triples: Iterator[Triple], tally: Tally, seed: int) -> Iterator[Triple]:
+    """Count them as they go by, and keep those to be read: of all with negatives each as likely (a reservoir)."""
+    draw, drawn, seen = random.Random(seed), dict[int, tuple[int, Triple]](), 0
+    for triple in triples:
         tally.counts["pairs"] += 1
         tally.counts["negatives"] += len(triple.neg_ids)
         tally.counts["pairs left without negatives"] += not triple.neg_ids
-        if number in wanted:
-            tally.examples.append(triple)
+        if triple.neg_ids:
+            place = seen if seen < EXAMPLES else draw.randrange(seen + 1)
+            if place < EXAMPLES:
+                drawn[place] = seen, triple
+            seen += 1
         yield triple
+    tally.examples = [triple for _, triple in sorted(drawn.values(), key=lambda one: one[0])]
 
 
 def _check_any(tally: Tally) -> None:
@@ -204,10 +209,6 @@ def _clear(out: Path) -> None:
     for path in out.parent.glob("*.partial"):
         if path.name.startswith(f"{out.name}."):
             path.unlink()
-
-
-def _drawn_pairs(config: Config, pairs: int) -> set[int]:
-    return set(random.Random(config.seed).sample(range(pairs), min(EXAMPLES, pairs)))
 
 
 def _pairs(
@@ -245,9 +246,18 @@ def _report(
         "triples_sha256": digest,
         "view": str(source.plan),
         "scores": teachers[-1].name if teachers else str(source.plan.view),
-        "mine": to_dict(config)["mine"],
+        "mine": _given(to_dict(config)["mine"]) | {"view": str(source.plan)},
         "counts": tally.counts,
         "share_without_negatives": tally.counts["pairs left without negatives"] / tally.counts["pairs"],
         "steps": tally.steps(),
         "histograms": tally.histograms(),
     }
+
+
+def _given(settings: dict[str, Any]) -> dict[str, Any]:
+    """Of each filter only what it was given."""
+
+    def dense(some: dict[str, Any]) -> dict[str, Any]:
+        return {k: dense(v) if isinstance(v, dict) else v for k, v in some.items() if v is not None}
+
+    return settings | {"filters": [dense(step) for step in settings["filters"]]}

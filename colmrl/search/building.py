@@ -5,6 +5,7 @@ order in which threads add to it: it is built on one.
 """
 
 import dataclasses
+import json
 import logging
 import statistics
 import time
@@ -26,7 +27,7 @@ from colmrl.progress import track
 from colmrl.search.asked import Asked
 from colmrl.search.exact import exact
 from colmrl.search.faiss_types import LISTED, LOSSY, check_type, lists_for, new_index, train
-from colmrl.search.index_files import IndexManifest, Measured, read_facts, write_facts, write_index
+from colmrl.search.index_files import IndexManifest, Measured, read_facts, read_index, write_facts, write_index
 from colmrl.search.indexed import Opened, open_finder
 from colmrl.store import EmbeddingStore
 from colmrl.view import View
@@ -34,6 +35,8 @@ from colmrl.view import View
 log = logging.getLogger(__name__)
 _PROBES, _CANDIDATES = 32, 100  # where the settings leave them to us
 _DEEPEST = 100  # ranks that recall is taken at, and the ten best
+_TIMED = 10  # queries, of exact search one at a time: it may read the store for each
+_OF_SEARCH = ("probes", "candidates", "queries", "gpu")  # settings that an index is measured by, and not rebuilt for
 Block = tuple[Float[np.ndarray, "n h"], Int[np.ndarray, " n"]]  # vectors, and whose they are
 
 
@@ -46,13 +49,19 @@ class Built:
     measured: Measured
     there: bool
 
+    @property
+    def slower(self) -> bool:
+        """Than exact search."""
+        return self.measured.query_ms > self.measured.exact_ms
+
 
 def build_indexes(
     config: Config, store: str | Path, views: Sequence[View], out: str | Path | None = None
 ) -> list[Built]:
     """One index for each view of `store`, of `config.index.type`, in `out`/VIEW-TYPE (None: beside the store).
 
-    What is there already by the same settings stays; by others it is an InputError.
+    What is there already by the same settings stays; by other settings of search alone it is measured anew; by others
+    it is an InputError.
     """
     store = Path(store)
     out = Path(out) if out else store.parent / "indexes"
@@ -64,13 +73,13 @@ def build_indexes(
         documents.array_of(view)
     if config.threads is not None:
         faiss.omp_set_num_threads(config.threads)
+        torch.set_num_threads(config.threads)
     found = []
     for view in views:
         folder = out / f"{view.slug}-{config.index.type}"
         there = (folder / "manifest.json").is_file()
         if there:
-            _check_same(folder, documents, _settings(config))
-            log.info("%s: already there", folder)
+            _go_on(folder, config, documents, _queries(store), view)
         else:
             _build(folder, config, documents, _queries(store), view)
         found.append(Built(folder, *read_facts(folder), there))
@@ -83,38 +92,68 @@ def _build(folder: Path, config: Config, documents: EmbeddingStore, queries: Emb
     index, lists, vectors, sampled = _fill(config, documents, view)
     size, digest = write_index(folder, index)
     seconds = time.perf_counter() - started
-    listed = settings.type in LISTED
-    probes = (settings.probes or _PROBES) if listed or settings.type == "hnsw" else None
-    candidates = settings.candidates or _CANDIDATES
-    refined = view.head == "multi" or settings.type in LOSSY
-    opened = Opened(probes or 1, candidates, settings.gpu)
-    finder = open_finder(documents, view, settings.type, index, opened)
-    asked = _drawn(queries, documents, view, config)
-    recall, query_s = _measure(finder.find, exact(documents, view, settings.gpu).find, asked, len(documents))
+    searched, query_ms, exact_ms = _searched(config, documents, queries, view, index, lists)
     manifest = IndexManifest(
         store=str(documents.folder.parent.resolve()),
         stamp=documents.stamp,
         view=str(view),
         type=settings.type,
-        settings=_settings(config),
         seed=config.seed,
         documents=len(documents),
         vectors=vectors,
         lists=lists,
-        probes=min(probes, lists) if probes and lists else probes,
-        candidates=candidates if refined else None,
         training_vectors=sampled,
-        recall=recall,
-        queries=len(asked),
-        queries_of="documents" if queries is None else "queries",
         bytes=size,
         hash=digest,
         threads=faiss.omp_get_max_threads(),
         faiss=faiss.__version__,
         command=provenance.command(),
         commit=provenance.commit(),
+        **searched,
     )
-    write_facts(folder, manifest, Measured(build_s=round(seconds, 3), query_ms=round(query_s * 1e3, 3)))
+    write_facts(folder, manifest, Measured(round(seconds, 3), query_ms, exact_ms))
+
+
+def _go_on(folder: Path, config: Config, documents: EmbeddingStore, queries: EmbeddingStore | None, view: View) -> None:
+    """With an index that is there."""
+    manifest, measured = read_facts(folder)
+    settings = _settings(config)
+    _check_same(folder, manifest, documents, settings)
+    if settings == manifest.settings:
+        log.info("%s: already there", folder)
+        return
+    log.info("%s: already there: only how it is searched is another: measured anew", folder)
+    index = read_index(folder, manifest)
+    searched, query_ms, exact_ms = _searched(config, documents, queries, view, index, manifest.lists)
+    manifest = dataclasses.replace(manifest, threads=faiss.omp_get_max_threads(), **searched)
+    write_facts(folder, manifest, Measured(measured.build_s, query_ms, exact_ms))
+
+
+def _searched(
+    config: Config,
+    documents: EmbeddingStore,
+    queries: EmbeddingStore | None,
+    view: View,
+    index: Any,
+    lists: int | None,
+) -> tuple[dict[str, Any], float, float]:
+    """What a manifest says of how the index is searched and what it finds so; milliseconds by it, and exactly."""
+    settings = config.index
+    probes = (settings.probes or _PROBES) if settings.type in LISTED or settings.type == "hnsw" else None
+    candidates = settings.candidates or _CANDIDATES
+    refined = view.head == "multi" or settings.type in LOSSY
+    finder = open_finder(documents, view, settings.type, index, Opened(probes or 1, candidates, settings.gpu))
+    asked = _drawn(queries, documents, view, config)
+    recall, query_s, exact_s = _measure(finder.find, exact(documents, view, settings.gpu).find, asked, len(documents))
+    facts = {
+        "settings": _settings(config),
+        "probes": min(probes, lists) if probes and lists else probes,
+        "candidates": candidates if refined else None,
+        "recall": recall,
+        "queries": len(asked),
+        "queries_of": "documents" if queries is None else "queries",
+    }
+    return facts, round(query_s * 1e3, 3), round(exact_s * 1e3, 3)
 
 
 def _fill(config: Config, documents: EmbeddingStore, view: View) -> tuple[Any, int | None, int, int]:
@@ -171,17 +210,25 @@ def _sample(blocks: Iterator[Block], most: int, seed: int) -> tuple[Float[np.nda
     return kept, total
 
 
-def _measure(find: Any, find_exactly: Any, asked: Asked, documents: int) -> tuple[dict[str, float], float]:
-    """Recall at 10 and 100 against exact search, and the median seconds of a query."""
+def _measure(find: Any, find_exactly: Any, asked: Asked, documents: int) -> tuple[dict[str, float], float, float]:
+    """Recall at 10 and 100 against exact search, and the median seconds of a query by either."""
+    depth = min(_DEEPEST, documents)
+    found, seconds = _one_at_a_time(find, asked, depth)
+    _, exact_seconds = _one_at_a_time(find_exactly, asked.rows(range(len(asked))[:_TIMED]), depth)
+    best = find_exactly(asked, depth)[1]
+    at = {str(k): recall_at(k, np.stack(found), best) for k in (10, _DEEPEST)}
+    return at, seconds, exact_seconds
+
+
+def _one_at_a_time(find: Any, asked: Asked, k: int) -> tuple[list[Int[np.ndarray, " n"]], float]:
+    """What is found for each query, and the median seconds of one."""
     times, found = [], []
     for row in range(len(asked)):
         one = asked.rows([row])
         started = time.perf_counter()
-        found.append(find(one, min(_DEEPEST, documents))[1][0])
+        found.append(find(one, k)[1][0])
         times.append(time.perf_counter() - started)
-    best = find_exactly(asked, _DEEPEST)[1]
-    at = {str(k): recall_at(k, np.stack(found), best) for k in (10, _DEEPEST)}
-    return at, statistics.median(times)
+    return found, statistics.median(times)
 
 
 def recall_at(k: int, found: Int[np.ndarray, "q n"], best: Int[np.ndarray, "q m"]) -> float:
@@ -213,10 +260,15 @@ def _settings(config: Config) -> dict[str, Any]:
     return {**dataclasses.asdict(config.index), "seed": config.seed}
 
 
-def _check_same(folder: Path, documents: EmbeddingStore, settings: dict[str, Any]) -> None:
-    manifest, _ = read_facts(folder)
-    different = [f"index.{name}" for name, value in settings.items() if manifest.settings.get(name) != value]
+def _check_same(folder: Path, manifest: IndexManifest, documents: EmbeddingStore, settings: dict[str, Any]) -> None:
+    """Raise an InputError unless the same bytes would be built."""
+    before = manifest.settings
+    different = [
+        f"{'' if name == 'seed' else 'index.'}{name}={json.dumps(before.get(name))}, not {json.dumps(value)}"
+        for name, value in settings.items()
+        if name not in _OF_SEARCH and before.get(name) != value
+    ]
     if manifest.stamp != documents.stamp:
-        different = ["store (or records came or went)", *different]
+        different = [f"the store {manifest.store} as it was, not {documents.folder.parent} as it is", *different]
     if different:
-        raise InputError(f"{folder}: an index by another {', '.join(different)}: remove it, or give another --out")
+        raise InputError(f"{folder}: was built with {'; '.join(different)}: remove it, or give another --out")

@@ -5,6 +5,7 @@ bits a dim; rabitq: one bit a dim after a random rotation (arXiv:2405.12497).
 multi: one index of all tokens, in lists: ivf one byte a dim, ivfpq and rabitq as above.
 """
 
+import logging
 import math
 from typing import Any
 
@@ -16,11 +17,12 @@ from colmrl.config import IndexType
 from colmrl.errors import InputError
 from colmrl.view import View
 
+log = logging.getLogger(__name__)
 LISTED: tuple[IndexType, ...] = ("ivf", "ivfpq", "rabitq")
 LOSSY: tuple[IndexType, ...] = ("ivfpq", "rabitq")
 ON_GPU: tuple[IndexType, ...] = ("flat", "ivf", "ivfpq")
 _LINKS = 32  # of a vector in HNSW's graph
-_LIST_POINTS, _CODE_POINTS = 39, 256  # fewest training vectors a list (faiss warns below it), and for a byte's codes
+_LIST_POINTS, _CODE_POINTS = 39, 256  # fewest training vectors a centroid (faiss's), and for a byte's codes
 
 
 def check_type(view: View, kind: IndexType) -> None:
@@ -77,6 +79,7 @@ def train(index: Any, vectors: Float[np.ndarray, "n h"], seed: int, gpu: bool) -
     listed: Any = faiss.try_extract_index_ivf(index)
     if listed is not None:
         listed.cp.seed = seed
+        _say_if_few(faiss.downcast_index(listed), len(vectors))
         if gpu and faiss.get_num_gpus():
             clustering = faiss.index_cpu_to_all_gpus(faiss.IndexFlatIP(index.d))
             listed.clustering_index = clustering
@@ -84,6 +87,23 @@ def train(index: Any, vectors: Float[np.ndarray, "n h"], seed: int, gpu: bool) -
             listed.clustering_index = None
             return
     index.train(vectors)
+
+
+def _say_if_few(listed: Any, vectors: int) -> None:
+    """One line instead of faiss's, which says it of every clustering, and of a product quantizer's every part."""
+    codes = hasattr(listed, "pq")
+    listed.cp.min_points_per_centroid = 1
+    if codes:
+        listed.pq.cp.min_points_per_centroid = 1
+    if vectors < _LIST_POINTS * (centroids := max(listed.nlist, _CODE_POINTS if codes else 0)):
+        log.warning(
+            "attention: %d training vectors for %d centroids (%d lists%s): fewer than %d a centroid: they are coarse",
+            vectors,
+            centroids,
+            listed.nlist,
+            f", codes of {_CODE_POINTS}" if codes else "",
+            _LIST_POINTS,
+        )
 
 
 def set_probes(index: Any, kind: IndexType, probes: int) -> None:

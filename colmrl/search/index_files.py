@@ -11,10 +11,10 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import faiss
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from colmrl.config import IndexType
 from colmrl.errors import InputError
@@ -24,12 +24,16 @@ from colmrl.view import View
 
 FORMAT = 1
 MANIFEST, MEASURED, VECTORS = "manifest.json", "measured.json", "index.faiss"
+_REMEDY = "remove the folder and run colmrl index again"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class IndexManifest:
     """`stamp` is the store's; `settings` what was asked for, of which null was chosen: `lists` and what follows it are
-    what was used. `recall`: of the exact top 10 and 100 of `queries`, drawn from `queries_of`.
+    what was used. `recall`: of the exact top 10 and 100 of `queries`, drawn from `queries_of`. Where only `candidates`
+    (100, unless set) are scored exactly, recall at 100 is that of the index before them: exact scores order those 100,
+    and bring in none.
     """
 
     store: str
@@ -58,55 +62,47 @@ class IndexManifest:
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds that the build took, and the median milliseconds of a query, one at a time."""
+    """Seconds that the build took, and the median milliseconds of a query, one at a time, by the index and by exact
+    search on as many threads.
+    """
 
     build_s: float
     query_ms: float
-
-
-_MANIFEST, _MEASURED = TypeAdapter(IndexManifest), TypeAdapter(Measured)
+    exact_ms: float
 
 
 def write_index(folder: Path, index: Any) -> tuple[int, str]:
     """Its bytes and their hash."""
     write_whole(folder / VECTORS, functools.partial(_write_faiss, index))
-    with (folder / VECTORS).open("rb") as file:
-        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-    return (folder / VECTORS).stat().st_size, digest
+    return (folder / VECTORS).stat().st_size, digest(folder / VECTORS)
 
 
 def write_facts(folder: Path, manifest: IndexManifest, measured: Measured) -> None:
     write_text(folder / MEASURED, json.dumps(asdict(measured), indent=1))
-    write_text(folder / MANIFEST, json.dumps(_MANIFEST.dump_python(manifest, mode="json"), indent=1))
+    write_text(folder / MANIFEST, json.dumps(asdict(manifest), indent=1))
 
 
 def read_index(folder: Path, manifest: IndexManifest) -> Any:
-    """What FAISS wrote; an InputError where it is not whole."""
+    """What FAISS wrote; an InputError where it is anything else, which takes reading it twice."""
     path = folder / VECTORS
-    remedy = "remove the folder and run colmrl index again"
     size = path.stat().st_size if path.is_file() else 0
     if size != manifest.bytes:
-        raise InputError(f"{path}: {size} bytes, not {manifest.bytes}: it was cut or replaced: {remedy}")
+        raise InputError(f"{path}: {size} bytes, not {manifest.bytes}: it was cut or replaced: {_REMEDY}")
+    if (found := digest(path)) != manifest.hash:
+        raise InputError(f"{path}: its hash is {found}, not {manifest.hash}: it was damaged or replaced: {_REMEDY}")
     try:
         return faiss.read_index(str(path))
     except RuntimeError as error:
-        raise InputError(f"{path}: cannot be read ({_said(error)}): {remedy}") from None
+        raise InputError(f"{path}: cannot be read ({_said(error)}): {_REMEDY}") from None
 
 
 def read_facts(folder: Path) -> tuple[IndexManifest, Measured]:
     path = folder / MANIFEST
     if not path.is_file():
         raise InputError(f"{folder}: not an index (no {MANIFEST}): give a folder that colmrl index wrote")
-    try:
-        stated = json.loads(path.read_bytes())
-        if stated["format"] != FORMAT:
-            raise InputError(f"{path}: format: {stated['format']} is not {FORMAT}: build the index again")
-        return _MANIFEST.validate_python(stated), _MEASURED.validate_json((folder / MEASURED).read_bytes())
-    except InputError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        said = " ".join(str(error).split())
-        raise InputError(f"{path}: cannot be read: {said}: remove the folder and run colmrl index again") from None
+    if (written := _stated(path, dict).get("format")) != FORMAT:
+        raise InputError(f"{path}: format: {written} is not {FORMAT}: build the index again")
+    return _stated(path, IndexManifest), _stated(folder / MEASURED, Measured)
 
 
 def check_index(folder: Path, manifest: IndexManifest, documents: EmbeddingStore, view: View) -> None:
@@ -118,6 +114,23 @@ def check_index(folder: Path, manifest: IndexManifest, documents: EmbeddingStore
             f"{folder}: is of another store than {documents.folder}, or of this one before records came or went: "
             f"give its own, or build it again: colmrl index --view {view} --type {manifest.type}"
         )
+
+
+def _stated(path: Path, kind: type[T]) -> T:
+    """What a file of JSON states."""
+    try:
+        return TypeAdapter(kind).validate_json(path.read_bytes())
+    except OSError as error:
+        said = error.strerror
+    except ValidationError as error:
+        first = error.errors()[0]
+        said = ": ".join([".".join(map(str, first["loc"])), first["msg"]]).removeprefix(": ")
+    raise InputError(f"{path}: {said}: {_REMEDY}")
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def _write_faiss(index: Any, path: Path) -> None:

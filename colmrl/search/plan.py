@@ -7,7 +7,7 @@ many as `index.candidates` says. The last stage's scores are the ranking's.
 from dataclasses import dataclass
 
 from colmrl.errors import InputError
-from colmrl.view import View
+from colmrl.view import View, parse_views
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,18 @@ class Plan:
 
     def __str__(self) -> str:
         return "+".join(map(str, self.stages))
+
+
+def views_to_index(text: str) -> list[View]:
+    """`single@64,multi@64`; InputError for a funnel, of which only the first stage can use an index."""
+    for name in text.split(","):
+        if "+" in name or "/" in name:
+            first = Plan.parse(name).stages[0].view
+            raise InputError(
+                f"--view {name.strip()}: a funnel, which cannot be indexed: index its first view ({first}), and give "
+                "that index to the funnel's search; later stages score candidates exactly"
+            )
+    return parse_views(text)
 
 
 def _stage(part: str, text: str) -> Stage:

@@ -35,7 +35,8 @@ class Result:
 
     @property
     def first_words(self) -> str:
-        text = " ".join(self.document.body.split())
+        """Of its text; where it has none, its first picture's file name."""
+        text = " ".join(self.document.body.split()) or "".join(Path(image).name for image in self.document.images[:1])
         return text if len(text) <= _WORDS else text[: _WORDS - 1].rstrip() + "…"
 
 
@@ -85,8 +86,17 @@ def answer(
 
 def write_answer(answered: Answer, out: Path) -> str:
     """`results.jsonl` and the contact sheet `sheet.png`; returns which characters no font has."""
+    query = {"text": answered.query.text, "images": list(answered.query.images)}
     lines = [
-        {"rank": r.rank, "id": r.document.id, "score": r.score, "view": str(answered.plan), "text": r.document.body}
+        {
+            "query": query,
+            "view": str(answered.plan),
+            "rank": r.rank,
+            "score": r.score,
+            "id": r.document.id,
+            "text": r.document.body,
+            "images": list(r.document.images),
+        }
         for r in answered.results
     ]
     write_text(out / "results.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))

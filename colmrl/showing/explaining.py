@@ -27,7 +27,7 @@ from colmrl.showing.answering import Answer, Result
 log = logging.getLogger(__name__)
 
 _WORDS = 5  # panels of single tokens
-_WIDTH, _TALLEST, _GAP, _LINE = 240, 340, 8, 22  # pixels
+_WIDTH, _TALLEST, _GAP, _LINE, _BAR = 240, 340, 8, 22, 10  # pixels
 _FAINTEST, _STRONGEST = 0.1, 0.6  # how much of a cell's colour is seen
 _OVERSAMPLING = 4
 
@@ -43,8 +43,9 @@ class Explanation:
     heats: Float[np.ndarray, "q rows columns"]
 
     @property
-    def sum(self) -> Float[np.ndarray, "rows columns"]:
-        return self.heats.sum(0)
+    def mean(self) -> Float[np.ndarray, "rows columns"]:
+        """Over the tokens, as a score is."""
+        return self.heats.mean(0)
 
     def telling(self) -> list[int]:
         """The tokens whose similarity stands out most from the page's mean, in their order; none without names."""
@@ -67,7 +68,7 @@ def explain(answered: Answer, result: Result) -> Explanation:
     tokens = tokens[list(words)] if words else tokens
     similarity = tokens.float() @ vectors.vectors.T
     pages = [on_page(similarity[:, own], positions) for own, positions in by_picture(vectors.positions)]
-    best = int(np.argmax([heats.sum(0).max() for heats in pages]))
+    best = int(np.argmax([heats.mean(0).max() for heats in pages]))
     return Explanation(best, list(words.values()), pages[best])
 
 
@@ -101,8 +102,25 @@ def paint(picture: Image.Image, heat: Float[np.ndarray, "rows columns"], low: fl
     return Image.fromarray((grey * (1 - seen) + colour * seen).round().astype(np.uint8))
 
 
+@dataclass(frozen=True)
+class _Panel:
+    """`scale`: the similarities that have the bar's first and last colour; None: nothing is painted."""
+
+    label: str
+    picture: Image.Image
+    scale: tuple[float, float] | None = None
+
+    @classmethod
+    def of(
+        cls, name: str, page: Image.Image, heat: Float[np.ndarray, "rows columns"], scale: tuple[float, float]
+    ) -> "_Panel":
+        return cls(f"{name}  {heat.max():.2f}", paint(page, heat, *scale), scale)
+
+
 def picture_of(answered: Answer, result: Result) -> Image.Image:
-    """The page as it is, then painted for each telling token, all on one scale, and for all tokens together."""
+    """The page as it is, then painted for each telling token, all on one scale, and for the mean of all tokens on its
+    own; a bar below each says which similarity has which colour.
+    """
     explained = explain(answered, result)
     page = open_image(result.document.images[explained.picture], _OVERSAMPLING * _WIDTH * _TALLEST)
     scale = min(_WIDTH / page.width, _TALLEST / page.height)
@@ -111,22 +129,28 @@ def picture_of(answered: Answer, result: Result) -> Image.Image:
     )
     telling = explained.telling()
     of_tokens = explained.heats[telling] if telling else explained.heats
-    painted = partial(paint, page, low=float(of_tokens.min()), high=float(of_tokens.max()))
-    panels = [(f"{result.rank}  {result.score:.3f}", page)]
-    panels += [(f"{explained.names[i]}  {explained.heats[i].max():.2f}", painted(explained.heats[i])) for i in telling]
-    total = explained.sum
-    name = f"{len(explained.names)} tokens" if explained.names else "the whole query"
-    panels.append((f"{name}  {total.max():.2f}", paint(page, total, float(total.min()), float(total.max()))))
+    shared = float(of_tokens.min()), float(of_tokens.max())
+    panels = [_Panel(f"{result.rank}  {result.score:.3f}", page)]
+    panels += [_Panel.of(explained.names[i], page, explained.heats[i], shared) for i in telling]
+    name = f"mean of {len(explained.names)} tokens" if explained.names else "mean of the whole query"
+    panels.append(_Panel.of(name, page, explained.mean, (float(explained.mean.min()), float(explained.mean.max()))))
     title = f"{answered.query.text}   →   {result.document.id}".strip()
-    type_ = Typesetter(title + "".join(label for label, _ in panels))
+    type_ = Typesetter(title + "".join(panel.label for panel in panels))
     width = len(panels) * (_WIDTH + _GAP) + _GAP
-    sheet = Image.new("RGB", (width, 2 * _LINE + page.height + 3 * _GAP), "white")
+    sheet = Image.new("RGB", (width, 3 * _LINE + page.height + 4 * _GAP + _BAR), "white")
     draw = ImageDraw.Draw(sheet)
     type_.write(draw, (_GAP, 6), type_.fit(title, width - 2 * _GAP), "black", bold=True)
-    for place, (label, panel) in enumerate(panels):
-        left = _GAP + place * (_WIDTH + _GAP)
-        type_.write(draw, (left, _LINE + _GAP), type_.fit(label, _WIDTH, bold=False), "black")
-        sheet.paste(panel, (left, 2 * _LINE + 2 * _GAP))
+    for place, panel in enumerate(panels):
+        left, top = _GAP + place * (_WIDTH + _GAP), 2 * _LINE + 2 * _GAP
+        type_.write(draw, (left, _LINE + _GAP), type_.fit(panel.label, _WIDTH, bold=False), "black")
+        sheet.paste(panel.picture, (left, top))
+        if panel.scale:
+            low, high = panel.scale
+            bar = paint(Image.new("RGB", (_WIDTH, _BAR), "grey"), np.linspace(low, high, _WIDTH)[None], low, high)
+            sheet.paste(bar, (left, top + page.height + _GAP))
+            below = top + page.height + _GAP + _BAR
+            type_.write(draw, (left, below), f"{low:.2f}", "black")
+            type_.write(draw, (left + _WIDTH - 2 * _LINE, below), f"{high:.2f}".rjust(5), "black")
     return sheet
 
 

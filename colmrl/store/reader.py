@@ -41,12 +41,11 @@ class EmbeddingStore:
         live[list(self.manifest.removed)] = False
         self._live: list[Bool[np.ndarray, " records"]] = np.split(live, np.cumsum(sizes)[:-1])
         self._ends: Int[np.ndarray, " shards"] = np.cumsum([mask.sum() for mask in self._live])
-        self.ids: list[str] = [
-            name
-            for number, mask in enumerate(self._live)
-            for (name, _), kept in zip(read_ids(folder, number), mask, strict=True)
-            if kept
+        every = [
+            name for number, shard in enumerate(self.manifest.shards) for name, _ in read_ids(folder, number, shard)
         ]
+        self.ids: list[str] = [name for name, kept in zip(every, live, strict=True) if kept]
+        self.removed = frozenset(every).difference(self.ids) if self.manifest.removed else frozenset[str]()
         self._pooled: dict[tuple[int, int], MultiVectors] = {}
 
     def __len__(self) -> int:
@@ -172,9 +171,10 @@ class EmbeddingStore:
             for spec in self.manifest.arrays:
                 try:
                     self._load(spec, number)
-                except FileNotFoundError:
+                    self._positions(spec, number)
+                except FileNotFoundError as error:
                     raise InputError(
-                        f"{self.folder}: shard {number} is missing: run encode.py again to finish it"
+                        f"{error.filename}: of shard {number}, is missing: run encode.py again, it is made anew"
                     ) from None
                 except (OSError, ValueError, EOFError) as error:
                     raise InputError(
@@ -188,7 +188,7 @@ class EmbeddingStore:
         return np.asarray(self._load(spec, number, ".offsets"))
 
     def _positions(self, spec: ArraySpec, number: int) -> Float[Tensor, "t 2"] | None:
-        known = spec.placed and (self.folder / f"{spec.name}-{number:05d}.positions.npy").is_file()
+        known = spec.placed and f"{spec.name}-{number:05d}.positions.npy" in self.manifest.shards[number].files
         return torch.from_numpy(self._load(spec, number, ".positions")) if known else None
 
     def _kept(self, spec: ArraySpec, number: int, dim: int) -> Codes:
@@ -234,8 +234,9 @@ class EmbeddingStore:
 
 
 def check_same_data(store: EmbeddingStore, records: Sequence[Document] | Sequence[Query], data: str | Path) -> None:
-    """Raise an InputError unless the store is of these very records, in any order."""
-    if store.manifest.content_hash != content_hash(records):
+    """Raise an InputError unless the store is of these very records, in any order, but for those removed from it."""
+    kept = (record for record in records if record.id not in store.removed)
+    if store.manifest.content_hash != content_hash(kept):
         raise InputError(
             f"{store.folder}: was encoded from other {store.manifest.kind} than {data} now holds: "
             "give the data it was encoded from (data.path), bring it up to date (encode.py --append), or encode again"

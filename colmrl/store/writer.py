@@ -39,7 +39,13 @@ class StoreWriter:
 
     def ids(self, number: int) -> list[str]:
         """Of the records in a shard, in their order, removed ones too."""
-        return [name for name, _ in read_ids(self.folder, number)]
+        return [name for name, _ in read_ids(self.folder, number, self.manifest.shards[number])]
+
+    def hidden(self, number: int) -> set[int]:
+        """Which of a shard's records are removed, counted in it: nothing reads their vectors."""
+        first = sum(shard.records for shard in self.manifest.shards[:number])
+        last = first + self.manifest.shards[number].records
+        return {row - first for row in self.manifest.removed if first <= row < last}
 
     def write(self, number: int, arrays: Mapping[str, np.ndarray | MultiVectors]) -> None:
         """`arrays`: name of each ArraySpec → its normalised fp32 vectors of this shard's records."""
@@ -57,7 +63,7 @@ class StoreWriter:
             _save(path, codes.values.numpy())  # last: it stands for the others
 
     def finish(self) -> None:
-        """Hash what was written, and put the plan in the place of the manifest. An InputError where a shard is missing."""
+        """Hash what was written, and put the plan in the place of the manifest; InputError where a shard is missing."""
         if missing := self.missing():
             raise InputError(
                 f"{self.folder}: shards {', '.join(map(str, missing))} are not there: run encode.py again "
@@ -81,6 +87,8 @@ class StoreWriter:
 
     def _whole(self, number: int) -> bool:
         try:
+            if not all((self.folder / name).is_file() for name in self.manifest.shards[number].files):
+                return False
             for spec in self.manifest.arrays:
                 path = self.folder / f"{spec.name}-{number:05d}.npy"
                 count = len(np.load(path, mmap_mode="r"))
@@ -115,24 +123,57 @@ def begin(folder: Path, wanted: Manifest, records: Mapping[str, str], append: bo
     interrupted = (folder / PLANNED).is_file()
     if base is not None and append:
         _check_same(folder, base, wanted, ("shards", "removed", "content_hash"))
-        planned, rows = _appended(folder, base, wanted, records)
+        planned, rows = _appended(folder, _drop_lost(folder, base), wanted, records)
     else:
         rows = list(records.items())
         planned = replace(wanted, shards=_shards(rows, wanted.shard_size), content_hash=combined(records.values()))
-        if base is not None and interrupted:
-            raise InputError(f"{folder}: records were being added when it was interrupted: go on with --append")
         if base is not None:
-            _check_same(folder, base, planned, ("shards", "removed"))
-            return StoreWriter(folder)
+            if interrupted and read_any_manifest(folder / PLANNED).unlike(base):
+                raise InputError(f"{folder}: records were being added when it was interrupted: go on with --append")
+            _check_same(folder, base, planned, ("shards", "removed", "content_hash") if base.removed else ("shards",))
+            _check_kept(folder, base, records)
+            _write_lost_ids(folder, base, rows)
+            planned, rows = _drop_lost(folder, base), []
     if interrupted:
         _check_same(folder / PLANNED, read_any_manifest(folder / PLANNED), planned)
-    elif rows:
+    elif rows or (base is not None and planned.shards != base.shards):
         first = len(base.shards) if base else 0
         for number, some in enumerate(_chunks(rows, wanted.shard_size), start=first):
-            lines = "".join(json.dumps({"id": name, "hash": stated}) + "\n" for name, stated in some)
-            write_text(folder / f"ids-{number:05d}.jsonl", lines)
+            write_text(folder / f"ids-{number:05d}.jsonl", _id_lines(some))
         write_manifest(folder / PLANNED, planned)
     return StoreWriter(folder)
+
+
+def _check_kept(folder: Path, base: Manifest, records: Mapping[str, str]) -> None:
+    """An InputError unless the store is of these records, but for those that were removed from it."""
+    live = live_rows(folder, base) if base.removed else {}
+    if base.removed and any(records.get(name) != stated for name, (_, stated) in live.items()):
+        raise InputError(f"{folder}: the data's records changed: add what changed to it with --append")
+
+
+def _write_lost_ids(folder: Path, base: Manifest, rows: Sequence[tuple[str, str]]) -> None:
+    """Again, where a file of ids is not whole and the data's own order tells what stood in it."""
+    for number, (shard, some) in enumerate(zip(base.shards, _chunks(rows, base.shard_size), strict=False)):
+        path = folder / f"ids-{number:05d}.jsonl"
+        try:
+            read_ids(folder, number, shard)
+        except InputError:
+            if shard.content != combined(stated for _, stated in some):
+                raise
+            write_text(path, _id_lines(some))
+
+
+def _drop_lost(folder: Path, base: Manifest) -> Manifest:
+    """Without shards of which a file is gone or cut: all of such a shard is made anew, and hashed then."""
+    lost = {number for number in StoreWriter(folder).missing() if number < len(base.shards)}
+    for name in (name for number in lost for name in base.shards[number].files if name.endswith(".npy")):
+        (folder / name).unlink(missing_ok=True)
+    shards = (replace(shard, files={}) if number in lost else shard for number, shard in enumerate(base.shards))
+    return replace(base, shards=tuple(shards))
+
+
+def _id_lines(rows: Sequence[tuple[str, str]]) -> str:
+    return "".join(json.dumps({"id": name, "hash": stated}) + "\n" for name, stated in rows)
 
 
 def remove(folder: Path, ids: Sequence[str]) -> int:
@@ -159,29 +200,37 @@ def remove(folder: Path, ids: Sequence[str]) -> int:
 def live_rows(folder: Path, manifest: Manifest) -> dict[str, tuple[int, str]]:
     """Id → its row over all shards and its hash, of all that are not removed."""
     removed, row, found = set(manifest.removed), 0, {}
-    for number in range(len(manifest.shards)):
-        for name, stated in read_ids(folder, number):
+    for number, shard in enumerate(manifest.shards):
+        for name, stated in read_ids(folder, number, shard):
             if row not in removed:
                 found[name] = row, stated
             row += 1
     return found
 
 
-def read_ids(folder: Path, number: int) -> list[tuple[str, str]]:
-    """Id and hash of each record of a shard."""
+def read_ids(folder: Path, number: int, shard: Shard) -> list[tuple[str, str]]:
+    """Id and hash of each record of a shard; an InputError where they are not those that it was planned with."""
     path = folder / f"ids-{number:05d}.jsonl"
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return [(row["id"], row["hash"]) for row in rows]
+        read = [(str(row["id"]), str(row["hash"])) for row in rows]
+        if combined(stated for _, stated in read) != shard.content:
+            raise ValueError(f"{len(read)} records, not the {shard.records} that the shard has")
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: cannot be read ({error}): encode into another folder") from None
+        raise InputError(f"{path}: not whole ({error}): run encode.py again, it is written anew") from None
+    return read
 
 
 def _appended(
     folder: Path, base: Manifest, wanted: Manifest, records: Mapping[str, str]
 ) -> tuple[Manifest, list[tuple[str, str]]]:
     live = live_rows(folder, base)
-    new = [(name, stated) for name, stated in records.items() if name not in live or live[name][1] != stated]
+    out = _taken_out(folder, base, live)
+    new = [
+        (name, stated)
+        for name, stated in records.items()
+        if (live[name][1] != stated if name in live else (name, stated) not in out)
+    ]
     changed = {live[name][0] for name, _ in new if name in live}
     kept = {name: stated for name, (_, stated) in live.items()} | dict(new)
     planned = replace(
@@ -194,11 +243,32 @@ def _appended(
     return planned, new
 
 
+def _taken_out(folder: Path, base: Manifest, live: Mapping[str, tuple[int, str]]) -> set[tuple[str, str]]:
+    """Id and hash of what was removed and nothing came in the place of: it stays out until it changes."""
+    every = [pair for number, shard in enumerate(base.shards) for pair in read_ids(folder, number, shard)]
+    return {every[row] for row in base.removed if every[row][0] not in live}
+
+
 def _check_same(place: Path, there: Manifest, wanted: Manifest, ignored: Sequence[str] = ()) -> None:
     different = there.unlike(wanted, ignored)
     if different:
         also = ", or add what is new to it with --append" if different == ["content_hash"] else ""
-        raise InputError(f"{place}: of another {', '.join(different)}: use another folder, or remove it{also}")
+        said = ", ".join(_said(name, there, wanted) for name in different)
+        raise InputError(f"{place}: of another {said}: use another folder, or remove it{also}")
+
+
+def _said(name: str, there: Manifest, wanted: Manifest) -> str:
+    """What differs, in the words of settings, with both values where they are short."""
+    match name:
+        case "content_hash":
+            return "content_hash (the data's records changed)"
+        case "arrays":
+            kept, asked = (" and ".join(spec.name for spec in each.arrays) for each in (there, wanted))
+            return f"arrays (--views: {kept}, not {asked})"
+        case "shards":
+            return "shards (encode.shard_size, or the data)"
+        case _:
+            return f"{name} ({getattr(there, name)}, not {getattr(wanted, name)})"
 
 
 def _shards(rows: Sequence[tuple[str, str]], size: int) -> tuple[Shard, ...]:

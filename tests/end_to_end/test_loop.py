@@ -65,9 +65,13 @@ def test_each_round_names_by_content_what_it_is_and_was_made_from(finished, tmp_
     assert all(said == "" for *_, said in checked(run, [zero, one, two]))
     (run / "round-1/triples.jsonl").write_text("")
     shutil.rmtree(run / "round-0/checkpoint")
+    for name in ("round-2/store/documents/multi-00000.npy", "round-1/indexes/*/index.faiss"):
+        (path,) = run.glob(name)
+        path.write_bytes(path.read_bytes()[:-4] + b"abcd")
     said = {(number, link.what): said for number, link, said in checked(run, [zero, one, two]) if said}
     empty = hashlib.sha256(b"").hexdigest()[:12]
-    assert said == {(0, "checkpoint"): "gone", (1, "triples"): f"changed: now {empty}"}
+    damaged = {(2, "store"): "damaged: documents/multi-00000.npy", (1, "index"): "damaged: index.faiss"}
+    assert said == {(0, "checkpoint"): "gone", (1, "triples"): f"changed: now {empty}", **damaged}
     shown = CliRunner().invoke(lineage_app, [str(run)])
     assert shown.exit_code == 1
     assert all(text in shown.stdout for text in ("changed: now", "0/checkpoint", "1/triples"))

@@ -7,11 +7,11 @@ from conftest import search_store
 from made import mining, write_data, write_store
 
 from colmrl.data.beir import read_corpus, read_qrels, read_queries
-from colmrl.data.records import relevant
+from colmrl.data.records import Triple, relevant
 from colmrl.data.triples import read_triples
 from colmrl.errors import InputError
 from colmrl.mining import mine, read_report, report_path, run
-from colmrl.mining.report import EXAMPLES, picture_path, readable_path, step_lines
+from colmrl.mining.report import EXAMPLES, Tally, picture_path, readable_path, step_lines
 from colmrl.search import Plan
 from colmrl.search.building import build_indexes
 from colmrl.store import EmbeddingStore
@@ -105,9 +105,32 @@ def test_the_report_can_be_read(settings, store, tmp_path, sample):
     queries = {query.id: query.text for query in read_queries(sample / "train")}
     shown = [t for t in triples if f"**{t.query_id}** {queries[t.query_id]}\n" in text and f"`{t.pos_id}`" in text]
     assert len(shown) >= EXAMPLES
+    assert "- negative" in text and all("- negative" in part for part in text.split("\n\n**")[1:])
     assert f"positive {shown[0].pos_score:.4f} `{shown[0].pos_id}` `{sample}/train/images/" in text
     *_, sampling = step_lines(report)
     assert sampling[0] == "sampling (top)" and sampling[2] == f"{report['counts']['kept candidates']:,}"
+
+
+def test_the_examples_are_drawn_from_all_triples_with_negatives():
+    """Of 30 triples every third has negatives, then of 3000."""
+    for count in (30, 3000):
+        triples = [Triple(f"q{n}", "d", ("x",) if n % 3 == 0 else (), 0.5, None) for n in range(count)]
+        drawn = []
+        for seed in (0, 0, *range(1, 100)):
+            tally = Tally(["known answers"])
+            assert list(run._counted(iter(triples), tally, seed)) == triples
+            drawn.append([int(t.query_id[1:]) for t in tally.examples])
+        assert drawn[0] == drawn[1] and all(one == sorted(one) and not any(n % 3 for n in one) for one in drawn)
+        assert {len(set(one)) for one in drawn} == {min(EXAMPLES, count // 3)}
+        if count == 3000:
+            assert drawn[0] != drawn[2] and np.mean(drawn) == pytest.approx(1500, abs=100)
+
+
+def test_the_report_says_what_was_set_and_the_view_that_was_used(settings, store, tmp_path):
+    filters = "mine.filters=[{duplicates: true}, {relative_margin: 0}, {max_score: 2}]"
+    _, report = run_mine(settings, store, tmp_path / "t.jsonl", "mine.k=12", filters)
+    assert report["mine"]["filters"] == [{"duplicates": True}, {"relative_margin": 0}, {"max_score": 2}]
+    assert report["mine"]["view"] == report["view"] == "single@128"
 
 
 def test_random_sampling_draws_from_what_passed_and_repeats_with_its_seed(settings, store, tmp_path):
@@ -131,6 +154,11 @@ def test_the_size_of_a_block_of_queries_changes_nothing(settings, store, tmp_pat
     for a, b in zip(cut, whole, strict=True):
         assert [a.pos_score, *a.neg_scores] == pytest.approx([b.pos_score, *b.neg_scores], abs=1e-6)
     assert again["steps"] == report["steps"] and again["counts"] == report["counts"]
+    shown = [
+        [line for line in readable_path(tmp_path / f"{name}.jsonl").read_text().splitlines() if line.startswith("**")]
+        for name in "ab"
+    ]
+    assert shown[0] == shown[1] and len(shown[0]) == EXAMPLES
 
 
 def test_what_does_not_fit_is_refused_and_nothing_overwritten(settings, store, tmp_path, sample):

@@ -1,6 +1,8 @@
 """What an index finds, against scores that numpy alone computes."""
 
+import hashlib
 import json
+from dataclasses import replace
 
 import faiss
 import numpy as np
@@ -9,7 +11,7 @@ from stores import clustered, unit, write_kind, write_store
 
 from colmrl.configure import load_config
 from colmrl.errors import InputError
-from colmrl.search import Asked, Plan, open_searcher, search
+from colmrl.search import Asked, Plan, building, open_searcher, search
 from colmrl.search.building import build_indexes
 from colmrl.store import EmbeddingStore, remove
 from colmrl.view import View, parse_views
@@ -148,8 +150,22 @@ def test_what_is_there_stays_and_is_not_overwritten_by_another(folder, tmp_path)
     assert [one.there for one in first + again] == [False] * 3 + [True] * 3
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     assert [one.manifest for one in first] == [one.manifest for one in again]
-    with pytest.raises(InputError, match=r"index by another index.probes: remove it, or give another --out"):
-        build(folder, SINGLE, "ivf", tmp_path, "index.probes=5")
+    with pytest.raises(
+        InputError, match=r"built with index.lists=null, not 5; seed=0, not 1: remove it, or give anoth"
+    ):
+        build(folder, SINGLE, "ivf", tmp_path, "index.lists=5", "seed=1")
+
+
+@pytest.mark.parametrize(("view", "kind"), [(SINGLE, "ivf"), (MULTI, "rabitq")])
+def test_other_settings_of_search_measure_an_index_anew_and_build_nothing(folder, tmp_path, monkeypatch, view, kind):
+    settings = ["index.probes=2", "index.queries=7", "index.candidates=15"]
+    first, whole = build(folder, view, kind, tmp_path / "a"), build(folder, view, kind, tmp_path / "b", *settings)
+    monkeypatch.setattr(building, "new_index", None)
+    again = build(folder, view, kind, tmp_path / "a", *settings)
+    assert first.manifest.recall != again.manifest.recall and again.manifest.queries == 7
+    commands = {"command": "", "commit": None}
+    assert replace(again.manifest, **commands) == replace(whole.manifest, **commands)
+    assert again.measured.build_s == first.measured.build_s
 
 
 def test_an_index_of_another_store_is_refused(folder, tmp_path):
@@ -157,7 +173,9 @@ def test_an_index_of_another_store_is_refused(folder, tmp_path):
     other = write_store(tmp_path / "other", clustered(1, 50, 5))
     with pytest.raises(InputError, match=r"is of another store than .*other"):
         find(other, SINGLE, built.folder, 5)
-    with pytest.raises(InputError, match="index by another store"):
+    with pytest.raises(
+        InputError, match=r"was built with the store .*store as it was, not .*other as it is: remove it"
+    ):
         build(other, SINGLE, "flat", tmp_path / "out")
     with pytest.raises(InputError, match="not an index"):
         find(other, SINGLE, tmp_path, 5)
@@ -190,16 +208,48 @@ def test_an_index_that_is_not_whole_is_refused_with_a_remedy(folder, tmp_path, v
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=f"{len(whole) // 2} bytes, not {len(whole)}.*{remedy}"):
         find(folder, view, built.folder, 5)
-    path.write_bytes(b"\0" * len(whole))
-    with pytest.raises(InputError, match=f"cannot be read.*{remedy}"):
+    flipped = bytearray(whole)
+    flipped[-9] ^= 1  # of a vector or an id: FAISS reads it
+    path.write_bytes(flipped)
+    with pytest.raises(InputError, match=rf"index\.faiss: its hash is \w+, not {built.manifest.hash}.*{remedy}"):
         find(folder, view, built.folder, 5)
     path.unlink()
     with pytest.raises(InputError, match=remedy):
         find(folder, view, built.folder, 5)
-    manifest = built.folder / "manifest.json"
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"recall": "much"}))
-    with pytest.raises(InputError, match=f"recall.*{remedy}"):
-        find(folder, view, built.folder, 5)
+
+
+def test_a_manifest_of_another_format_is_refused_as_such(folder, tmp_path):
+    built = build(folder, SINGLE, "flat", tmp_path)
+    (built.folder / "manifest.json").write_text(json.dumps({"format": 2}))
+    with pytest.raises(InputError, match=r"manifest\.json: format: 2 is not 1: build the index again"):
+        find(folder, SINGLE, built.folder, 5)
+
+
+def test_what_this_faiss_cannot_read_is_refused(folder, tmp_path):
+    built = build(folder, SINGLE, "flat", tmp_path)
+    (built.folder / "index.faiss").write_bytes(b"of a later FAISS")
+    stated = json.loads((built.folder / "manifest.json").read_text())
+    digest = hashlib.blake2b(b"of a later FAISS", digest_size=16).hexdigest()
+    (built.folder / "manifest.json").write_text(json.dumps(stated | {"bytes": 16, "hash": digest}))
+    with pytest.raises(InputError, match=r"index\.faiss: cannot be read \("):
+        find(folder, SINGLE, built.folder, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "said"), [("manifest", "recall", "an object"), ("measured", "query_ms", "a valid number")]
+)
+def test_facts_that_cannot_be_read_are_said_with_their_file(folder, tmp_path, name, key, said):
+    built = build(folder, SINGLE, "flat", tmp_path)
+    path = built.folder / f"{name}.json"
+    whole, remedy = path.read_text(), "remove the folder and run colmrl index again"
+    for text, says in [
+        (json.dumps(json.loads(whole) | {key: "much"}), f"{key}: Input should be {said}"),
+        (whole[:-5], "Invalid JSON"),
+        (whole.replace(key, "other"), f"{key}: Field required"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(InputError, match=rf"{name}\.json: {says}[^\n]*: {remedy}$"):
+            find(folder, SINGLE, built.folder, 5)
 
 
 @pytest.mark.parametrize(("view", "kind"), [t for t in TYPES if t[1] != "ivfpq"], ids=str)

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from colmrl.checking.sheet import Typesetter
 from colmrl.cli.main import main_app
 from colmrl.data.records import Document, Query
 from colmrl.encoding import encode
@@ -88,12 +89,32 @@ def test_what_is_painted_is_the_dot_product_of_stored_vectors(family, stores):
         seen = kept.positions[:, 0] >= 0
         similarity = (tokens[own] @ kept.vectors[seen].T).numpy()
         assert explained.heats.shape == (len(own), 4, 4)
-        for heat, values in zip([*explained.heats, explained.sum], [*similarity, similarity.sum(0)], strict=True):
+        for heat, values in zip([*explained.heats, explained.mean], [*similarity, similarity.mean(0)], strict=True):
             row, column = kept.positions[seen][values.argmax()].numpy() * 4 - 0.5
             assert np.unravel_index(heat.argmax(), heat.shape) == (round(row), round(column))
             np.testing.assert_allclose(heat.max(), values.max(), atol=1e-5)
         sheet = picture_of(answered, result)
         assert sheet.width > 7 * 240 and sheet.height > 240
+
+
+def test_every_number_of_a_sheet_is_a_similarity_and_its_bar_says_the_scale(stores, monkeypatch):
+    config, store = stores()
+    answered = answer(config, store, QUERY, "multi@64", k=1)
+    heats = explain(answered, answered.results[0]).heats
+    written, write = [], Typesetter.write
+    monkeypatch.setattr(
+        Typesetter,
+        "write",
+        lambda self, draw, at, line, *ink, **bold: written.append(line) or write(self, draw, at, line, *ink, **bold),
+    )
+    sheet = picture_of(answered, answered.results[0])
+    scales = [(heats.min(), heats.max())] * 5 + [(heats.mean(0).min(), heats.mean(0).max())]
+    names = [*QUERY.text.split(), "mean of 5 tokens"]
+    panels = zip(names, [*heats.max((1, 2)), heats.mean(0).max()], scales, strict=True)
+    expected = [(f"{name}  {best:.2f}", f"{low:.2f}", f"{high:.2f}") for name, best, (low, high) in panels]
+    assert [line.strip() for line in written[2:]] == [line for panel in expected for line in panel]
+    bar = np.asarray(sheet)[-22 - 8 - 10, 8 + 248 : 248 + 248]  # the first panel that is painted
+    assert bar[0, 2] > bar[0, 0] and bar[-1, 0] > bar[-1, 2]  # from blue to red
 
 
 def test_a_store_that_keeps_less_is_explained_by_encoding_the_document_again(stores):
@@ -165,6 +186,9 @@ def test_a_question_on_the_command_line(stores, sample, tmp_path):
     asked = ask(*flags, "--query", QUERY.text, "--view", "multi@64", "--explain")
     assert asked.exit_code == 0, asked.stderr
     rows = [json.loads(line) for line in (tmp_path / "o/results.jsonl").read_text().splitlines()]
+    for row in rows:
+        assert row["query"] == {"text": QUERY.text, "images": []} and row["images"] == [str(rows_image(sample, row))]
+        assert row["text"] == "" and rows_image(sample, row).name in asked.stdout
     assert [row["rank"] for row in rows] == [1, 2, 3] and all(row["id"] in asked.stdout for row in rows)
     names = {path.name for path in (tmp_path / "o").iterdir()}
     assert names == {"results.jsonl", "sheet.png", "explain-1.png", "explain-2.png", "explain-3.png"}
@@ -190,6 +214,13 @@ def test_wrong_questions_are_refused(stores, sample, tmp_path):
         assert result.exit_code == 2 and says in result.stderr, result.output
 
     refused("nothing to look for", "--query", "")
+    refused("nothing to look for", "--query", " \n")
+    (tmp_path / "text.png").write_text("no picture")
+    refused(
+        f"--image {tmp_path}/text.png: not a readable image (of no known format): give another",
+        "--image",
+        tmp_path / "text.png",
+    )
     refused("no such file", "--image", tmp_path / "none.png")
     other = shutil.copytree(store.parent / "checkpoint", tmp_path / "other")
     stated = (other / "colmrl.json").read_text()

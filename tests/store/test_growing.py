@@ -65,6 +65,17 @@ def test_only_what_is_new_or_changed_is_encoded_when_it_is_added(halves, checkpo
     assert not encoded
 
 
+def test_what_is_added_is_kept_as_what_is_there(halves, checkpoint, settings, tmp_path):
+    folder, lines, put = halves
+    out = encode(settings(tmp_path, "encode.views=[multi@64x4:int8]"), checkpoint, folder, tmp_path / "store")
+    put(lines)
+    encode(settings(tmp_path), checkpoint, folder, out, append=True)
+    kept = EmbeddingStore(out / "documents")
+    assert len(kept) == len(lines) and [spec.name for spec in kept.manifest.arrays] == ["multi-x4-int8"]
+    with pytest.raises(InputError, match=r"arrays .--views: multi-x4-int8, not single."):
+        encode(settings(tmp_path, "encode.views=[single@32]"), checkpoint, folder, out, append=True)
+
+
 def test_the_store_stays_as_it_was_until_all_is_added(halves, checkpoint, settings, tmp_path, monkeypatch):
     folder, lines, put = halves
     out = encode(settings(tmp_path), checkpoint, folder, tmp_path / "store")
@@ -112,8 +123,16 @@ def test_removed_documents_are_found_no_more(store, tmp_path, checkpoint, settin
         remove(out / "documents", [*gone[:2], kept.ids[0]])
     with pytest.raises(InputError, match="nothing would be left"):
         remove(out / "documents", kept.ids)
-    encode(settings(tmp_path), checkpoint, sample / "train", out, append=True)  # back again
-    assert set(EmbeddingStore(out / "documents").ids) == set(full.ids)
+    encode(settings(tmp_path), checkpoint, sample / "train", out)
+    encode(settings(tmp_path), checkpoint, sample / "train", out, append=True)
+    assert EmbeddingStore(out / "documents").ids == kept.ids  # what was removed stays out, until it changes
+    data = shutil.copytree(sample / "train", tmp_path / "data")
+    lines = (data / "corpus.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    rows = [row | {"text": "another text"} if row["_id"] == gone[1] else row for row in rows]
+    (data / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    encode(settings(tmp_path), checkpoint, data, out, append=True)
+    assert EmbeddingStore(out / "documents").ids == [*kept.ids, gone[1]]
 
 
 def test_a_byte_that_changed_is_found(store, tmp_path):
