@@ -8,7 +8,7 @@ Each prints one table and writes benchmarks/results/NAME.json.
 import sys
 from typing import Literal, cast, get_args
 
-Name = Literal["maxsim", "search", "mining", "negatives", "false_negatives", "sizes"]
+Name = Literal["maxsim", "search", "mining", "negatives", "false_negatives", "sizes", "rerank"]
 
 
 def main() -> None:
@@ -29,6 +29,8 @@ def main() -> None:
             from false_negatives import main as benchmark
         case "sizes":
             from sizes import main as benchmark
+        case "rerank":
+            from rerank import main as benchmark
     benchmark(options)
 
 

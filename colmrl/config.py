@@ -217,12 +217,14 @@ class IndexConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class TeacherConfig:
-    """Another judge of candidates: a store of the same data by another model, or scores in a TREC run file. A candidate
-    that it scores too close to the positive is left out; its scores are the ones that triples carry.
+    """Another judge of candidates: a store of the same data by another model, a reranker's checkpoint, or scores in a
+    TREC run file. A candidate that it scores too close to the positive is left out; its scores are the ones that
+    triples carry.
     """
 
     store: str | None = None
     view: str | None = None  # of that store; null: its first
+    reranker: str | None = None
     scores: str | None = None
     absolute_margin: Weight | None = None
     relative_margin: Annotated[float, Field(ge=0, lt=1)] | None = None
