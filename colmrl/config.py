@@ -166,6 +166,28 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class RerankConfig:
+    """A reranker, `task: pointwise | listwise`: what it is asked, what it answers with, and how it is used."""
+
+    instruction: str = "Given a search query, retrieve relevant candidates that answer the query."
+    score: Literal["classifier", "yes_no"] = "classifier"  # pointwise: a head on the last token, or yes/no logits
+    loss: Literal["bce", "pairwise", "softmax"] = "bce"  # pointwise, over a query's positive and train.negatives
+    identifiers: Literal["letters", "numbers"] = "letters"  # listwise: how candidates are named
+    candidates: Annotated[int, Field(ge=2, le=26)] = 20  # listwise: in one prompt, in training and in a window
+    stride: Positive = 10  # of windows, from the back, over more candidates than fit
+    permutations: Positive = 1  # shuffles that a listwise answer is averaged over
+    ranknet: Weight = 0.0  # listwise: weighted RankNet beside cross-entropy, where a teacher's scores give an order
+    batch_size: Positive = 16  # prompts a forward pass, when used
+    mode: Literal["ground_truth", "retrieval", "shown"] | None = None  # candidates; null: shown where the data has them
+    run: str | None = None  # retrieval: a TREC run file
+    store: str | None = None  # retrieval: a store, searched at `view`
+    view: str | None = None
+    top_k: Positive = 20  # retrieval: how many go to the reranker
+    sampled: Annotated[int, Field(ge=1)] = 19  # ground_truth: random negatives beside the target
+    queries: Positive | None = None  # judge so many, drawn; null: all
+
+
+@dataclass(frozen=True, config=_STRICT)
 class EncodeConfig:
     """Records → store."""
 
@@ -195,12 +217,14 @@ class IndexConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class TeacherConfig:
-    """Another judge of candidates: a store of the same data by another model, or scores in a TREC run file. A candidate
-    that it scores too close to the positive is left out; its scores are the ones that triples carry.
+    """Another judge of candidates: a store of the same data by another model, a reranker's checkpoint, or scores in a
+    TREC run file. A candidate that it scores too close to the positive is left out; its scores are the ones that
+    triples carry.
     """
 
     store: str | None = None
     view: str | None = None  # of that store; null: its first
+    reranker: str | None = None
     scores: str | None = None
     absolute_margin: Weight | None = None
     relative_margin: Annotated[float, Field(ge=0, lt=1)] | None = None
@@ -253,6 +277,7 @@ class LoopConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class Config:
+    task: Literal["retriever", "pointwise", "listwise"] = "retriever"  # what train.py trains
     seed: Annotated[int, Field(ge=0)] = 0
     output: str = "outputs/run"
     device: Literal["cpu", "cuda"] | None = None  # null: cuda where there is one, else cpu
@@ -266,6 +291,7 @@ class Config:
     data: DataConfig = DataConfig()
     show: ShowConfig = ShowConfig()
     train: TrainConfig = TrainConfig()
+    rerank: RerankConfig = RerankConfig()
     encode: EncodeConfig = EncodeConfig()
     index: IndexConfig = IndexConfig()
     mine: MineConfig = MineConfig()

@@ -233,7 +233,9 @@ def _check_filters(steps: Sequence[FilterConfig]) -> None:
                 f"{place}{', '.join(given) or 'nothing'} given: give each step exactly one of "
                 f"{', '.join(_fields(FilterConfig))}"
             )
-        if step.teacher and (step.teacher.store is None) == (step.teacher.scores is None):
-            raise InputError(f"{place}teacher: give it either a store or scores (a TREC run file)")
-        if step.teacher and step.teacher.scores and step.teacher.view:
-            raise InputError(f"{place}teacher: view={step.teacher.view}: is of a store, not of scores: leave it out")
+        if step.teacher and [step.teacher.store, step.teacher.reranker, step.teacher.scores].count(None) != 2:
+            raise InputError(f"{place}teacher: give it one of store, reranker, scores (a TREC run file)")
+        if step.teacher and step.teacher.view and not step.teacher.store:
+            raise InputError(
+                f"{place}teacher: view={step.teacher.view}: is of a store, and there is none: leave it out"
+            )

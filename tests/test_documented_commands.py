@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from colmrl.cli.common import FirstIsMeant
 from colmrl.cli.encode import encode_app
 from colmrl.cli.evaluate import eval_app
 from colmrl.cli.main import main_app
@@ -21,16 +22,13 @@ _COMMAND = re.compile(r"(?:colmrl (?:prepare |data )?[a-z-]+|(?:train|encode|min
 def flags_of(shown: str) -> set[str] | None:
     """The flags of a shown command; None where it is no command of ours."""
     words = shown.split()
-    if words[0] in SCRIPTS:
-        command = typer.main.get_command(SCRIPTS[words[0]])
-    else:
-        command = typer.main.get_command(main_app)
-        for word in words[1:3]:
-            if not hasattr(command, "commands"):
-                break
-            if word not in command.commands:
-                return None
-            command = command.commands[word]
+    command = typer.main.get_command(SCRIPTS.get(words[0], main_app))
+    for word in words[1:3]:
+        if not hasattr(command, "commands"):
+            break
+        if word not in command.commands and not isinstance(command, FirstIsMeant):
+            return None
+        command = command.commands.get(word) or next(iter(command.commands.values()))
     return {flag for parameter in command.params for flag in parameter.opts + parameter.secondary_opts} | {"--help"}
 
 
@@ -47,4 +45,6 @@ def test_flags_that_are_shown_exist(path):
 def test_a_wrong_flag_would_be_found():
     assert "--rooot" not in (flags_of("colmrl data check pages --rooot x") or set())
     assert {"--data", "--out"} <= (flags_of("colmrl data check pages") or set())
+    assert "--protocol" in (flags_of("eval.py rerank --model x") or set()) & (flags_of("colmrl eval rerank") or set())
+    assert "--store" in (flags_of("eval.py --store x") or set()) & (flags_of("colmrl eval --store x") or set())
     assert {"--triples"} <= (flags_of("train.py --config pages") or set()) and flags_of("colmrl is nice") is None

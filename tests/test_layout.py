@@ -34,6 +34,7 @@ ORDER += [
     "store",
     "encoding",
     "search",
+    "reranking",
     "showing",
     "mining",
     "evaluation",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
+from typer.core import TyperGroup
 
 from colmrl.config import Config
 from colmrl.configure import load_config
@@ -32,8 +33,17 @@ Gpu = Annotated[bool | None, typer.Option(help="Search on the GPU where there is
 Seed = Annotated[int | None, typer.Option(help="The seed of everything that is drawn.")]
 
 
-def app(help_text: str) -> typer.Typer:
+class FirstIsMeant(TyperGroup):
+    """A group whose first command is meant where none is named: `eval.py --store …` beside `eval.py rerank …`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        first = next(iter(self.commands))
+        return super().parse_args(ctx, args if args and args[0] in self.commands else [first, *args])
+
+
+def app(help_text: str, group: type[TyperGroup] | None = None) -> typer.Typer:
     return typer.Typer(
+        cls=group,
         help=help_text,
         add_completion=False,
         pretty_exceptions_enable=False,

@@ -1,13 +1,24 @@
-"""python eval.py --store DIR | --checkpoint DIR --data DIR | --config RECIPE"""
+"""python eval.py --store DIR | --checkpoint DIR --data DIR | --config RECIPE; eval.py rerank …, eval.py baselines …"""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from colmrl.cli.common import SETTINGS, ConfigFile, Gpu, Overrides, Strict, app, configured, friendly, show_table
+from colmrl.cli.common import (
+    SETTINGS,
+    ConfigFile,
+    FirstIsMeant,
+    Gpu,
+    Overrides,
+    Strict,
+    app,
+    configured,
+    friendly,
+    show_table,
+)
 
-eval_app = app("Judge a store, a checkpoint, or a recipe's untrained model, at any list of views.")
+eval_app = app("Judge a store, a checkpoint, a recipe's untrained model, or rerankers.", FirstIsMeant)
 
 
 @eval_app.command(context_settings=SETTINGS)
@@ -24,7 +35,10 @@ def evaluate(
     strict: Strict = None,
     gpu: Gpu = None,
 ) -> None:
-    """nDCG@{1,5,10}, Recall@{1,5,10}, MRR@10, MAP@10 and bytes a document. With a config alone: zero-shot."""
+    """nDCG@{1,5,10}, Recall@{1,5,10}, MRR@10, MAP@10 and bytes a document. With a config alone: zero-shot.
+
+    Rerankers: eval.py rerank --help. What came next in sequences, without a model: eval.py baselines --help.
+    """
     from colmrl.errors import InputError
 
     if not (store or checkpoint or config):
@@ -54,3 +68,61 @@ def evaluate(
     path = Path(out or Path(store) / "results.json")
     write_results(path, rows, settings.seed, store=store)
     typer.echo(path)
+
+
+@eval_app.command(context_settings=SETTINGS)
+@friendly
+def rerank(
+    model: Annotated[list[str] | None, typer.Option(help="A reranker's checkpoint, or a store; also several.")] = None,
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    run: Annotated[str | None, typer.Option(help="Candidates: a TREC run file.")] = None,
+    store: Annotated[str | None, typer.Option(help="Candidates: a store, searched at --view.")] = None,
+    view: Annotated[str | None, typer.Option(help="Of a store; or a funnel. Else its first.")] = None,
+    mode: Annotated[str | None, typer.Option(help="Candidates: ground_truth, retrieval, shown.")] = None,
+    data: Annotated[str | None, typer.Option(help="The data folder; else the config's.")] = None,
+    split: Annotated[str | None, typer.Option(help="The qrels to judge by; else test.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="qilin: its official evaluation, beside the full split.")] = None,
+    out: Annotated[str | None, typer.Option(help="Where results go; else rerank, beside the first model.")] = None,
+) -> None:
+    """Recall@K, MRR@{10,100}, MAP@10, nDCG@{5,10}, beside the candidates' own order, random order and BM25."""
+    from colmrl.errors import InputError
+
+    if not model:
+        raise InputError("nothing to judge: give --model, a reranker's checkpoint or a store (also several)")
+    if protocol not in (None, "qilin"):
+        raise InputError(f"--protocol {protocol}: unknown: give qilin, or leave it out")
+    flags = {
+        "rerank.run": run,
+        "rerank.store": store,
+        "rerank.view": view,
+        "rerank.mode": mode,
+        "data.eval_path": data,
+        "data.eval_split": split,
+    }
+    settings = configured(config, overrides, flags)
+    from colmrl.evaluation.rerank_report import judge_rerankers
+
+    folder = Path(out) if out else Path(model[0]).parent / "rerank"
+    given = [override.partition("=")[0] for override in overrides or []]
+    for title, table in judge_rerankers(settings, model, folder, "qilin" if protocol else None, given):
+        typer.echo(title)
+        show_table(table)
+    typer.echo(folder)
+
+
+@eval_app.command(context_settings=SETTINGS)
+@friendly
+def baselines(
+    data: Annotated[str, typer.Option(help="A folder of sequences (user_sequence.txt).")],
+    out: Annotated[Path, typer.Option(help="For popularity.trec, markov.trec, bm25.trec and results.json.")],
+    overrides: Overrides = None,
+    split: Annotated[str | None, typer.Option(help="valid or test; else test.")] = None,
+    k: Annotated[int, typer.Option(min=1, help="Items a user.")] = 20,
+) -> None:
+    """What is popular, what came next before, what reads like the history: first stages for eval.py rerank --run."""
+    settings = configured(None, overrides, {"data.eval_path": data, "data.eval_split": split})
+    from colmrl.evaluation.rerank_report import judge_baselines
+
+    show_table(judge_baselines(settings, out, k))
+    typer.echo(out)

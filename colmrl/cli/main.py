@@ -4,7 +4,7 @@ from colmrl.cli.common import SETTINGS, app
 from colmrl.cli.convert import convert
 from colmrl.cli.data import data_app
 from colmrl.cli.encode import encode, encode_app
-from colmrl.cli.evaluate import eval_app, evaluate
+from colmrl.cli.evaluate import eval_app
 from colmrl.cli.index import index, index_app
 from colmrl.cli.lineage import lineage, lineage_app
 from colmrl.cli.loop import loop, loop_app
@@ -22,12 +22,11 @@ for name, command, own in (
     ("index", index, index_app),
     ("search", search, search_app),
     ("mine", mine, mine_app),
-    ("eval", evaluate, eval_app),
     ("loop", loop, loop_app),
     ("lineage", lineage, lineage_app),
     ("merge", merge, merge_app),
 ):
     main_app.command(name, context_settings=SETTINGS, short_help=own.info.help)(command)
 main_app.command(context_settings=SETTINGS)(convert)
-for name, group in (("data", data_app), ("store", store_app), ("prepare", prepare_app)):
+for name, group in (("eval", eval_app), ("data", data_app), ("store", store_app), ("prepare", prepare_app)):
     main_app.add_typer(group, name=name, short_help=group.info.help)

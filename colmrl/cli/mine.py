@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from colmrl.cli.common import SETTINGS, ConfigFile, Gpu, Overrides, Seed, app, configured, friendly, show_table
+from colmrl.cli.common import SETTINGS, ConfigFile, Gpu, Overrides, app, configured, friendly, show_table
 
 mine_app = app("Mine hard negatives from a store, and write triples to train on.")
 
@@ -22,7 +22,9 @@ def mine(
     split: Annotated[str | None, typer.Option(help="The qrels whose queries are mined for; else train.")] = None,
     out: Annotated[str | None, typer.Option(help="The triples; by default beside the store.")] = None,
     data: Annotated[str | None, typer.Option(help="The data folder; else where the store was encoded from.")] = None,
-    seed: Seed = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="A reranker's checkpoint or a store: filters, and scores.")
+    ] = None,
     gpu: Gpu = None,
 ) -> None:
     """Known answers are never negatives; what else is left out, mine.filters says (docs/mining.md)."""
@@ -32,13 +34,14 @@ def mine(
         "mine.negatives": negatives,
         "data.train_split": split,
         "data.path": data,
-        "seed": seed,
         "mine.gpu": gpu,
     }
     settings = configured(config, overrides, flags)
     from colmrl.mining import mine as run
     from colmrl.mining import read_report, step_lines
+    from colmrl.mining.teacher import taught_by
 
+    settings = taught_by(settings, teacher) if teacher else settings
     triples = run(settings, store, out or Path(store).parent / "triples.jsonl")
     show_table(step_lines(read_report(triples)))
     typer.echo(triples)

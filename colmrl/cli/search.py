@@ -23,7 +23,7 @@ def search(
     index: Annotated[Path | None, typer.Option(help="The folder that colmrl index wrote; else exactly.")] = None,
     k: Annotated[int, typer.Option(min=1, help="Documents to show.")] = 10,
     checkpoint: Annotated[str | None, typer.Option(help="The store's; where it is now.")] = None,
-    data: Annotated[str | None, typer.Option(help="The store's; where it is now.")] = None,
+    rerank: Annotated[str | None, typer.Option(help="A reranker, for the rerank.top_k first found.")] = None,
     out: Annotated[Path | None, typer.Option(help="For the files; by default search, beside the store.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Paint each query token's similarity over pages.")] = False,
 ) -> None:
@@ -35,7 +35,7 @@ def search(
         raise InputError("nothing to look for: give --query, --image, or both")
     if image is not None and not image.is_file():
         raise InputError(f"--image {image}: no such file: give a picture")
-    settings = configured(None, overrides, {"data.path": data})
+    settings = configured(None, overrides, {})
     from colmrl.data.media import open_image
     from colmrl.data.records import Query
     from colmrl.showing.answering import answer, write_answer
@@ -45,7 +45,8 @@ def search(
     except InputError as error:
         raise InputError(f"--image {str(error).rpartition(': ')[0]}: give another picture") from None
     asked = Query("query", query, (str(image),) if image else ())
-    answered = answer(settings, store, asked, view, index, k, checkpoint)
+    given = [override.partition("=")[0] for override in overrides or []]
+    answered = answer(settings, store, asked, view, index, k, checkpoint, rerank, given)
     lines = [[str(r.rank), r.document.id, f"{r.score:.4f}", r.first_words] for r in answered.results]
     show_table([["rank", "id", "score", "text"], *lines])
     folder = out or Path(store).parent / "search"

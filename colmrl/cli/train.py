@@ -6,7 +6,7 @@ import typer
 
 from colmrl.cli.common import SETTINGS, ConfigFile, Overrides, Strict, app, configured, friendly, say_once
 
-train_app = app("Train both heads and, as the recipe says, LoRA adapters or the whole backbone.")
+train_app = app("Train a retriever, or a reranker (the recipe's `task`): heads, LoRA adapters or the whole backbone.")
 
 
 @train_app.command(context_settings=SETTINGS)

@@ -1,7 +1,8 @@
 """Training examples of one or several data sets, under one index."""
 
+import random
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from typing import TypeVar
@@ -56,6 +57,11 @@ class Mixture(ExampleSequence):
             negatives=tuple(_renamed(part, negative) for negative in example.negatives),
         )
 
+    def source_of(self, index: int) -> tuple[int, Examples]:
+        """Which of the parts an example is of."""
+        part, _ = self._place(index)
+        return part, self.parts[part]
+
     @property
     def most_negatives(self) -> int:
         """Of any example."""
@@ -65,6 +71,24 @@ class Mixture(ExampleSequence):
     def scored(self) -> bool:
         """Whether a teacher can teach: some example has its positive's score and one of its negatives'."""
         return any(part.scored for part in self.parts)
+
+    def random_documents(self, index: int, never: Container[str], count: int, rng: random.Random) -> list[Document]:
+        """`count` different documents of the example's own data set, or as many as there are; none of `never`, which
+        are ids as `own_id` gives them.
+        """
+        part, _ = self._place(index)
+        documents, several = self.parts[part].documents, len(self.parts) > 1
+        drawn: list[Document] = []
+        for row in _shuffled(len(documents), rng):
+            if len(drawn) == count:
+                break
+            if (named(part, documents.ids[row]) if several else documents.ids[row]) not in never:
+                drawn.append(_renamed(part, documents[row]) if several else documents[row])
+        return drawn
+
+    def own_id(self, index: int, name: str) -> str:
+        """An id of the example's own data set, as its records are named here."""
+        return name if len(self.parts) == 1 else named(self._place(index)[0], name)
 
     def _place(self, index: int) -> tuple[int, int]:
         """The part, and where in it."""
@@ -92,3 +116,12 @@ def join_answers(answers: Sequence[Mapping[str, set[str]]]) -> dict[str, set[str
 
 def _renamed(part: int, record: R) -> R:
     return replace(record, id=named(part, record.id))
+
+
+def _shuffled(count: int, rng: random.Random) -> Iterator[int]:
+    """0 … count - 1 in random order; what is not asked for costs nothing (Fisher-Yates on the places touched)."""
+    moved: dict[int, int] = {}
+    for i in range(count):
+        j = rng.randrange(i, count)
+        yield moved.get(j, j)
+        moved[j] = moved.get(i, i)

@@ -6,8 +6,9 @@ item_short_text.txt   item text: an item a line; read where there is no item_met
 
 Split by leaving one out (as SASRec does, arXiv:1808.09781): of a user's n items the last is the test target, the one
 before it the valid target, positions 1 … n-3 are train targets. A user with two items has one train target, a user
-with one has none. Query ids are `<user>/<position of the target>`, counted from 0 in the sequence as read. Items are
-kept in memory; queries are made when asked for.
+with one has none. Query ids are `<user>/<position of the target>`, counted from 0 in the sequence as read; their
+`meta` has the user and all item ids before the target, oldest first. Items are kept in memory; queries are made when
+asked for.
 """
 
 import codecs
@@ -200,11 +201,12 @@ def _leave_one_out(
             qrels[held_out.get(target, "train")][ids[-1]] = answers[sequences.items[target]]
 
     def read(i: int) -> Query:
-        shown = reversed(sequences.items[max(starts[i], targets[i] - history) : targets[i]])
-        forms = [catalogue.forms[names[item]][form] for item in shown]
+        before = sequences.items[starts[i] : targets[i]]
+        forms = [catalogue.forms[names[item]][form] for item in reversed(before[-history:])]
+        meta = {"user": ids[i].rpartition("/")[0], "history": [names[item] for item in before]}
         if form == "raw_image":
-            return Query(ids[i], INSTRUCTION, tuple(forms))
-        return Query(ids[i], "\n".join([INSTRUCTION, *(" ".join(text.split()) for text in forms)]))
+            return Query(ids[i], INSTRUCTION, tuple(forms), meta)
+        return Query(ids[i], "\n".join([INSTRUCTION, *(" ".join(text.split()) for text in forms)]), meta=meta)
 
     return Records(ids, read), {split: judged for split, judged in qrels.items() if judged}
 

@@ -1,36 +1,57 @@
-"""nDCG, Recall, MRR and MAP by pytrec_eval, trec_eval's own code (arXiv:1805.01597)."""
+"""nDCG, Recall, MRR and MAP by pytrec_eval, trec_eval's own code (arXiv:1805.01597).
 
-from collections.abc import Mapping
+A metric is named `ndcg_at_10`: what is measured, and how deep.
+"""
+
+from collections.abc import Mapping, Sequence
 
 import pytrec_eval
 
 from colmrl.data.records import Qrels
 
-_MEASURES = {
-    **{f"ndcg_at_{k}": f"ndcg_cut_{k}" for k in (1, 5, 10)},
-    **{f"recall_at_{k}": f"recall_{k}" for k in (1, 5, 10)},
-    "map_at_10": "map_cut_10",
-}
-METRICS = (*_MEASURES, "mrr_at_10")
+_CUT = {"ndcg": "ndcg_cut", "recall": "recall", "map": "map_cut"}
+METRICS = (
+    *(f"ndcg_at_{k}" for k in (1, 5, 10)),
+    *(f"recall_at_{k}" for k in (1, 5, 10)),
+    "map_at_10",
+    "mrr_at_10",
+)
 
 
-def per_query(run: Mapping[str, Mapping[str, float]], qrels: Qrels) -> dict[str, dict[str, float]]:
+def per_query(
+    run: Mapping[str, Mapping[str, float]], qrels: Qrels, names: Sequence[str] = METRICS
+) -> dict[str, dict[str, float]]:
     """query id → metric → value, for every query of the qrels; one that the run does not have scores 0."""
     judged = {query_id: dict(judgements) for query_id, judgements in qrels.items()}
-    evaluator = pytrec_eval.RelevanceEvaluator(judged, {"ndcg_cut.1,5,10", "recall.1,5,10", "map_cut.10"})
+    found: dict[str, dict[str, float]] = {query_id: dict.fromkeys(names, 0.0) for query_id in judged}
+    asked = {name: name.split("_at_") for name in names}
+    cut = {name: f"{_CUT[kind]}_{k}" for name, (kind, k) in asked.items() if kind != "mrr"}
+    if cut:
+        measures = {f"{_CUT[kind]}.{k}" for kind, k in asked.values() if kind != "mrr"}
+        full = pytrec_eval.RelevanceEvaluator(judged, measures)
+        for query_id, values in full.evaluate({query_id: dict(ranked) for query_id, ranked in run.items()}).items():
+            found[query_id] |= {name: values[measure] for name, measure in cut.items()}
     reciprocal = pytrec_eval.RelevanceEvaluator(judged, {"recip_rank"})
-    full = evaluator.evaluate({query_id: dict(ranked) for query_id, ranked in run.items()})
-    first = reciprocal.evaluate({query_id: _top(ranked, 10) for query_id, ranked in run.items()})
-    return {
-        query_id: {name: full.get(query_id, {}).get(measure, 0.0) for name, measure in _MEASURES.items()}
-        | {"mrr_at_10": first.get(query_id, {}).get("recip_rank", 0.0)}
-        for query_id in judged
+    for name, (_, k) in ((name, parts) for name, parts in asked.items() if parts[0] == "mrr"):
+        first = reciprocal.evaluate({query_id: _top(ranked, int(k)) for query_id, ranked in run.items()})
+        for query_id, values in first.items():
+            found[query_id][name] = values["recip_rank"]
+    return found
+
+
+def of_orders(orders: Mapping[str, Sequence[str]], qrels: Qrels, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """The same of documents in order, the best first."""
+    run = {
+        query_id: {document_id: float(len(order) - place) for place, document_id in enumerate(order)}
+        for query_id, order in orders.items()
     }
+    return per_query(run, qrels, names)
 
 
 def mean(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """metric → its mean over the queries."""
-    return {name: sum(of_query[name] for of_query in values.values()) / len(values) for name in METRICS}
+    names = next(iter(values.values()))
+    return {name: sum(of_query[name] for of_query in values.values()) / len(values) for name in names}
 
 
 def _top(ranked: Mapping[str, float], k: int) -> dict[str, float]:

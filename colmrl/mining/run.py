@@ -223,7 +223,7 @@ def open_steps(config: Config, source: Source, teachers: list[Teacher]) -> list[
     ids, query_ids = source.documents.ids, list(source.positives)
 
     def opened(settings: Any) -> Teacher:
-        teachers.append(open_teacher(settings, source.collection, query_ids, ids))
+        teachers.append(open_teacher(settings, config, source.collection, query_ids, ids))
         return teachers[-1]
 
     return make_steps(config.mine.filters, Contents(source.collection.documents, ids), opened)

@@ -1,4 +1,5 @@
-"""Another judge of (query, document) pairs: a store of the same data by another model, or scores in a TREC run file.
+"""Another judge of (query, document) pairs: a store of the same data by another model, a reranker, or scores in a TREC
+run file.
 
 What it has no score of is left out. Letters: q queries, k candidates.
 """
@@ -12,16 +13,21 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
-from colmrl.config import TeacherConfig
+from colmrl.config import Config, FilterConfig, TeacherConfig
+from colmrl.configure import replace as configured
+from colmrl.data.reading import read_collection
 from colmrl.data.records import Collection
 from colmrl.errors import InputError
 from colmrl.mining.block import Block
+from colmrl.reranking.candidates import generator
+from colmrl.reranking.runs import read_run
 from colmrl.search.asked import Asked
 from colmrl.search.rescoring import pair_scores
 from colmrl.store import EmbeddingStore, check_same_data
 from colmrl.view import View
 
 log = logging.getLogger(__name__)
+_MARGIN = 0.05  # that mine.py --teacher holds candidates to
 
 
 @runtime_checkable
@@ -57,6 +63,38 @@ class StoreTeacher:
         return replace(block, judged=judged, judged_positives=positives[:, 0])
 
 
+class RerankerTeacher:
+    """Reads each query with its positives and the candidates that are left, in one drawn order, so that a listwise
+    model compares them all and none gains by its place.
+    """
+
+    def __init__(self, folder: str, config: Config, collection: Collection, ids: Sequence[str]):
+        from colmrl.reranking.opening import open_judge  # torch, transformers
+
+        opened = open_judge(folder, config)
+        self.name = folder
+        self._reranker, self._ids = opened.reranker, ids
+        shown = opened.show and read_collection(config.data.path or collection.source, config.data, opened.show)
+        self._collection = shown or collection
+
+    def judge(self, block: Block) -> Block:
+        judged = np.full(block.positions.shape, np.nan, dtype=np.float32)
+        rows, answers = block.positives
+        judged_positives = np.full(len(rows), np.nan, dtype=np.float32)
+        for row, query_id in enumerate(block.query_ids):
+            own, places = np.flatnonzero(rows == row), np.flatnonzero(block.left[row])
+            scores = self._scores(query_id, np.concatenate([answers[own], block.positions[row, places]]))
+            judged_positives[own], judged[row, places] = scores[: len(own)], scores[len(own) :]
+        return replace(block, judged=judged, judged_positives=judged_positives)
+
+    def _scores(self, query_id: str, documents: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        order = generator(0, query_id).permutation(len(documents))
+        shown = [self._collection.documents.named(self._ids[int(place)]) for place in documents[order]]
+        scores = np.empty(len(documents), dtype=np.float32)
+        scores[order] = self._reranker.score(self._collection.queries.named(query_id), shown)
+        return scores
+
+
 class RunTeacher:
     """`query-id Q0 doc-id rank score tag` a line, by any reranker; kept as one sorted array."""
 
@@ -88,12 +126,26 @@ class RunTeacher:
 
 
 def open_teacher(
-    config: TeacherConfig, collection: Collection, query_ids: Sequence[str], ids: Sequence[str]
+    teacher: TeacherConfig, config: Config, collection: Collection, query_ids: Sequence[str], ids: Sequence[str]
 ) -> Teacher:
     """`query_ids`: those that are mined for; `ids`: the documents in the mined store's order."""
-    if config.store:
-        return StoreTeacher(config, collection, ids)
-    return RunTeacher(Path(config.scores or ""), query_ids, ids)
+    if teacher.store:
+        return StoreTeacher(teacher, collection, ids)
+    if teacher.reranker:
+        return RerankerTeacher(teacher.reranker, config, collection, ids)
+    return RunTeacher(Path(teacher.scores or ""), query_ids, ids)
+
+
+def taught_by(config: Config, folder: str) -> Config:
+    """With a last step: candidates that this store or reranker scores above 0.95 × the positive's score are left out,
+    and triples carry its scores.
+    """
+    if any(step.teacher for step in config.mine.filters):
+        raise InputError(f"--teacher {folder}: mine.filters has a teacher already: give one of the two")
+    store = folder if (Path(folder) / "documents").is_dir() else None
+    reranker = None if store else folder
+    teacher = TeacherConfig(store=store, reranker=reranker, relative_margin=_MARGIN)
+    return configured(config, mine={"filters": (*config.mine.filters, FilterConfig(teacher=teacher))})
 
 
 def _read_run(
@@ -101,20 +153,11 @@ def _read_run(
 ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """query number × documents + document row, and score, of every line that names both."""
     keys, scores, lines = [], [], 0
-    if not path.is_file():
-        raise InputError(f"{path}: no such file: give mine.filters' teacher a TREC run file")
-    with path.open(encoding="utf-8") as file:
-        for lines, line in enumerate(file, 1):
-            try:
-                query, _, document, _, score, _ = line.split()
-                value = float(score)
-            except ValueError:
-                raise InputError(
-                    f"{path}:{lines}: not `query-id Q0 doc-id rank score tag`: {line.strip()[:80]!r}: mend the line"
-                ) from None
-            if query in queries and document in documents:
-                keys.append(queries[query] * len(documents) + documents[document])
-                scores.append(value)
+    for line in read_run(path):
+        lines += 1
+        if line.query in queries and line.document in documents:
+            keys.append(queries[line.query] * len(documents) + documents[line.document])
+            scores.append(line.score)
     if not keys:
         raise InputError(f"{path}: none of its {lines} lines scores a query and a document of the data: check the ids")
     if len(keys) < lines:

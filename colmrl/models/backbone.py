@@ -35,18 +35,21 @@ DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16,
 # What sees, up to the language model: Qwen-VL keep the projector in the tower, InternVL beside it.
 _VISION = ["visual", "vision_tower", "vision_model", "multi_modal_projector"]
 # The language model's linear layers; names alone would also match the vision towers of Qwen2.5-VL and InternVL.
-_LORA_TARGETS = rf"^(?!.*({'|'.join(_VISION)})).*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)$"
+_LANGUAGE = rf"^(?!.*({'|'.join(_VISION)})).*\."
+_LORA_TARGETS = _LANGUAGE + r"(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)$"
+ATTENTION_LORA_TARGETS = _LANGUAGE + r"(q_proj|k_proj|v_proj|o_proj)$"
 # The vision side's: attention, feed-forward and projector; not the convolution that cuts patches, also called "proj".
 _VISION_LORA_TARGETS = (
     rf".*\b({'|'.join(_VISION)})\.(?!patch_embed).*?"
     r"(qkv|proj|[qkv]_proj|projection_layer|fc[12]|linear_(fc)?[12]|gate_proj|up_proj|down_proj|mlp\.[02])$"
 )
+ATTENTION_BERT_LORA_TARGETS = r".*encoder\.layer\.\d+\.attention\.(self\.(query|key|value)|output\.dense)$"
 _BERT_LORA_TARGETS = (
     r".*encoder\.layer\.\d+\.(attention\.self\.(query|key|value)|attention\.output\.dense|intermediate\.dense"
     r"|output\.dense)$"
 )
 # Position ids of these families depend on which tokens are visual; Qwen2.5-VL is silently wrong without.
-_NEEDS_TOKEN_TYPES = frozenset({"qwen2_vl", "qwen2_5_vl", "qwen3_vl"})
+NEEDS_TOKEN_TYPES = frozenset({"qwen2_vl", "qwen2_5_vl", "qwen3_vl"})
 _DEFAULTS = ModelConfig()
 _RIGHT_PADDING_ONLY = frozenset({"bert"})
 
@@ -92,7 +95,7 @@ def load_processor(source: str, max_pixels: int | None, padding_side: Literal["l
     Pictures are always prepared by the PIL backend, so that features are the same with and without torchvision.
     `max_pixels` bounds a picture: its area for Qwen-VL, its number of tiles for InternVL.
     """
-    family = _read_config(source).model_type
+    family = family_of(source)
     if family in PROCESSOR_MAPPING_NAMES:
         processor = processor_class(family).from_pretrained(source, backend="pil")  # pyright: ignore
         tokenizer = processor.tokenizer
@@ -148,8 +151,16 @@ def _read_config(source: str) -> Any:
         raise InputError(f"model.backbone: {source!r}: cannot be loaded: give a folder or hub id ({reason})") from None
 
 
+def family_of(source: str) -> str:
+    """transformers' name of what is in a folder or hub id; InputError where it cannot be known."""
+    return _read_config(source).model_type
+
+
 class Backbone(nn.Module):
     """Hidden states of a pretrained model, with LoRA adapters on it or without."""
+
+    unquantized: tuple[str, ...] = ()  # beside what sees
+    lora_targets, bert_lora_targets = _LORA_TARGETS, _BERT_LORA_TARGETS
 
     def __init__(self, model: PreTrainedModel):
         super().__init__()
@@ -162,19 +173,26 @@ class Backbone(nn.Module):
         """Weights from a folder or hub id, in `config`'s dtype, quantization and attention. InputError where there
         are none.
         """
-        _read_config(source)
+        family = family_of(source)
         check_kernel(kernel, config.dtype)
         dtype, options = DTYPES[config.dtype], {}
         if config.quantization:
-            options["quantization_config"] = quantization_config(config.quantization, dtype, _VISION)
+            kept = [*_VISION, *cls.unquantized]
+            options["quantization_config"] = quantization_config(config.quantization, dtype, kept)
         try:
             with no_bars(local=Path(source).is_dir()):
-                model = AutoModel.from_pretrained(source, dtype=dtype, attn_implementation=kernel, **options)
+                loader = cls.loader(family)
+                model = loader.from_pretrained(source, dtype=dtype, attn_implementation=kernel, **options)
         except (OSError, ValueError) as error:
             raise InputError(f"model.backbone: {source!r}: {str(error).strip().splitlines()[0]}") from None
         set_attention(model, config.attention)
         keep_unpacked(model)
         return cls(model)
+
+    @staticmethod
+    def loader(family: str) -> Any:
+        """The auto class that reads a family's weights."""
+        return AutoModel
 
     @property
     def sees_pictures(self) -> bool:
@@ -191,7 +209,7 @@ class Backbone(nn.Module):
         from peft import LoraConfig as PeftLora
         from peft import get_peft_model
 
-        targets = lora.targets or (_BERT_LORA_TARGETS if self.family == "bert" else _LORA_TARGETS)
+        targets = lora.targets or (self.bert_lora_targets if self.family == "bert" else self.lora_targets)
         if lora.vision:
             if not self.sees_pictures:
                 raise InputError(f"lora.vision: true: {self.family} reads text only: leave it false")
@@ -236,7 +254,11 @@ class Backbone(nn.Module):
         mask = inputs["attention_mask"].bool()
         if "hidden" in inputs:
             return inputs["hidden"], mask
-        if "image_grid_thw" in inputs and self.family in _NEEDS_TOKEN_TYPES:
+        return self.model(**self.given(inputs), use_cache=False).last_hidden_state, mask
+
+    def given(self, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+        """A model input in the library's words."""
+        if "image_grid_thw" in inputs and self.family in NEEDS_TOKEN_TYPES:
             assert "mm_token_type_ids" in inputs, f"{self.family} needs mm_token_type_ids with pictures"
         given: dict[str, Any] = {name: tensor for name, tensor in inputs.items() if name != "positions"}
         if "image_features" in given:
@@ -247,7 +269,7 @@ class Backbone(nn.Module):
                     deepstack_features=[[layer] for layer in layers.unbind(1)],
                 )
             }
-        return self.model(**given, use_cache=False).last_hidden_state, mask
+        return given
 
     def image_features(self, inputs: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "n ..."]]:
         """What the vision tower gives the language model of a batch's pictures, a row a visual token, in the form that

@@ -17,7 +17,7 @@ from colmrl.models.positions import TEXT, positions_of
 
 ModelInput = dict[str, Tensor]
 # The rest is of pictures, one after another.
-_OF_TOKENS = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "hidden", "positions"})
+OF_TOKENS = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "hidden", "positions"})
 
 # A JPEG far larger than the model's budget is decoded at 1/2, 1/4 or 1/8, never below twice what is used in each
 # direction: resizing from there is as good, and far cheaper (docs/reading.md).
@@ -84,7 +84,7 @@ class InputBuilder:
         batch: ModelInput = {}
         for name in dict.fromkeys(name for record in records for name in record):
             parts = [record[name] for record in records if name in record]
-            if name in _OF_TOKENS:
+            if name in OF_TOKENS:
                 gaps = [longest - part.shape[1] for part in parts]
                 parts = [
                     pad(part, (0, 0) * (part.ndim - 2) + ((gap, 0) if left else (0, gap)), value=padding.get(name, 0))
@@ -118,16 +118,21 @@ class InputBuilder:
         return [self._placed(one, []) for one in made] if self.sees_pictures else made
 
     def _with_pictures(self, record: Told) -> ModelInput:
-        try:
-            pictures = [open_image(image, self._enough_pixels) for image in record.images]
-        except InputError as error:
-            raise InputError(f"{record.name}: {error}") from None
-        try:
-            made = dict(self.processor(text=[self._templated(record)], images=pictures, return_tensors="pt"))
-        except ValueError as error:  # e.g. a picture 200 times as wide as high
-            raise InputError(f"{record.name}: the processor refuses it: {error}") from None
-        grids = picture_grids(self.processor, made, [picture.size for picture in pictures])
+        made, sizes = self.processed(self._templated(record), record.images, record.name)
+        grids = picture_grids(self.processor, made, sizes)
         return self._placed(made, [grid.positions() for grid in grids])
+
+    def processed(self, text: str, images: Sequence[str], name: str) -> tuple[ModelInput, list[tuple[int, int]]]:
+        """What the processor makes of a text and its pictures, and how large those were; `name` is for messages."""
+        try:
+            pictures = [open_image(image, self._enough_pixels) for image in images]
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+        try:
+            made = dict(self.processor(text=[text], images=pictures or None, return_tensors="pt"))
+        except ValueError as error:  # e.g. a picture 200 times as wide as high
+            raise InputError(f"{name}: the processor refuses it: {error}") from None
+        return made, [picture.size for picture in pictures]
 
     def _placed(self, made: ModelInput, pictures: Sequence[Tensor]) -> ModelInput:
         """Told of each token where on its page it is; `pictures`: of the tokens of each."""

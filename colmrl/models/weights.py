@@ -15,7 +15,7 @@ from colmrl.errors import InputError
 
 def weights_fingerprint(source: str) -> str:
     """Hash of the names, shapes and values in a folder's or hub id's safetensors, however they are split into files."""
-    places = {name: path for path in weight_files(source) for name in _names(path)}
+    places = {name: path for path in weight_files(source) for name in names(path)}
     return hash_tensors((name, _read(places[name], name)) for name in sorted(places))
 
 
@@ -57,6 +57,6 @@ def _read(path: Path, name: str) -> Tensor:
         return file.get_tensor(name)
 
 
-def _names(path: Path) -> list[str]:
+def names(path: Path) -> list[str]:
     with safe_open(path, framework="pt") as file:
         return list(file.keys())

@@ -1,7 +1,10 @@
-"""A query, a text or a picture, encoded by the checkpoint of a store and searched in it; what comes out as files."""
+"""A query, a text or a picture, encoded by the checkpoint of a store, searched in it and, where asked for, reranked;
+what comes out as files.
+"""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from colmrl.checking.measuring import shown
@@ -14,6 +17,7 @@ from colmrl.encoding import embed
 from colmrl.errors import InputError
 from colmrl.files import write_text, write_whole
 from colmrl.models.retriever import Embeddings, Retriever, fingerprint, read_description
+from colmrl.reranking.opening import open_judge
 from colmrl.runtime import use_torch
 from colmrl.search import Asked, Plan, open_searcher
 from colmrl.search.index_files import read_facts
@@ -42,11 +46,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Answer:
-    """Ranked documents, the best first, and all that is needed to explain them."""
+    """Ranked documents, the best first, and all that is needed to explain them. `how`: by what they are ranked."""
 
     query: Query
     embedded: Embeddings
     plan: Plan
+    how: str
     results: list[Result]
     model: Retriever
     documents: EmbeddingStore
@@ -60,9 +65,12 @@ def answer(
     index: Path | None = None,
     k: int = 10,
     checkpoint: str | Path | None = None,
+    rerank: str | None = None,
+    given: Sequence[str] = (),
 ) -> Answer:
     """`view` may be a funnel; None: what the index is of, or the store's first. `checkpoint`, and the data: None for
-    where they were when the store was made. Raises InputError where either is another now.
+    where they were when the store was made. Raises InputError where either is another now. `rerank`: a reranker for the
+    first `rerank.top_k` (at least `k`), with its settings of use that were `given`.
     """
     documents = EmbeddingStore(Path(store) / "documents")
     if view is None:
@@ -73,7 +81,8 @@ def answer(
     searcher = open_searcher(documents, plan, settings.gpu, index, settings.probes, settings.candidates)
     model = _load(config, documents, Path(checkpoint or documents.manifest.checkpoint))
     embedded = embed(model, "queries", [query], 1)
-    ranking = searcher.rank(Asked.of_embeddings([query.id], embedded), k)
+    depth = max(k, config.rerank.top_k) if rerank else k
+    ranking = searcher.rank(Asked.of_embeddings([query.id], embedded), depth)
     found = [(int(row), float(score)) for row, score in zip(ranking.positions[0], ranking.scores[0], strict=True)]
     found = [(row, score) for row, score in found if row >= 0]
     records = _records(config, documents, [row for row, _ in found])
@@ -81,7 +90,10 @@ def answer(
         Result(rank, score, row, record)
         for rank, ((row, score), record) in enumerate(zip(found, records, strict=True), 1)
     ]
-    return Answer(query, embedded, plan, results, model, documents)
+    if rerank is None:
+        return Answer(query, embedded, plan, str(plan), results, model, documents)
+    name, results = _reranked(config, rerank, given, query, results, documents)
+    return Answer(query, embedded, plan, f"{plan}, reranked by {name}", results[:k], model, documents)
 
 
 def write_answer(answered: Answer, out: Path) -> str:
@@ -90,7 +102,7 @@ def write_answer(answered: Answer, out: Path) -> str:
     lines = [
         {
             "query": query,
-            "view": str(answered.plan),
+            "view": answered.how,
             "rank": r.rank,
             "score": r.score,
             "id": r.document.id,
@@ -103,9 +115,32 @@ def write_answer(answered: Answer, out: Path) -> str:
     model = answered.model.description.model
     cells = [(f"{r.rank}  {r.score:.4f}  {r.document.id}", *shown(r.document, model)) for r in answered.results]
     asked = " ".join([answered.query.text, *(Path(image).name for image in answered.query.images)]).strip()
-    sheet, missing = sheet_of_ranks(cells, f"{asked}   {answered.plan}")
+    sheet, missing = sheet_of_ranks(cells, f"{asked}   {answered.how}")
     write_whole(out / "sheet.png", lambda partial: sheet.save(partial, format="PNG"))
     return missing
+
+
+def _reranked(
+    config: Config,
+    folder: str,
+    given: Sequence[str],
+    query: Query,
+    results: list[Result],
+    documents: EmbeddingStore,
+) -> tuple[str, list[Result]]:
+    """The reranker's name, and the results by its scores (equal ones as they were found)."""
+    if (Path(folder) / "documents").is_dir():
+        raise InputError(f"--rerank {folder}: a store: give a reranker's checkpoint, or search by a funnel (--view)")
+    opened, manifest = open_judge(folder, config, given), documents.manifest
+    records = [result.document for result in results]
+    if opened.show not in (None, manifest.show):
+        shown_its_way = read_collection(config.data.path or manifest.data, config.data, opened.show)
+        records = [shown_its_way.documents.named(record.id) for record in records]
+    scores = map(float, opened.reranker.score(query, records))
+    ranked = sorted(zip(scores, results, strict=True), key=lambda pair: -pair[0])
+    return opened.reranker.name, [
+        replace(result, rank=rank, score=score) for rank, (score, result) in enumerate(ranked, 1)
+    ]
 
 
 def _load(config: Config, documents: EmbeddingStore, checkpoint: Path) -> Retriever:
@@ -129,6 +164,6 @@ def _records(config: Config, documents: EmbeddingStore, rows: list[int]) -> list
         record = collection.documents.named(name) if there else None
         if record is None or record_hash(record) != stated[name][1]:
             said = "is another document now" if there else "is not there"
-            raise InputError(f"{data}: {name!r} {said}: give the data that the store was encoded from (--data)")
+            raise InputError(f"{data}: {name!r} {said}: give the data that the store was encoded from (data.path)")
         records.append(record)
     return records

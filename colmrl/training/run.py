@@ -9,9 +9,7 @@ from pathlib import Path
 import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, set_seed
 
-from colmrl import provenance
 from colmrl.config import Config
-from colmrl.configure import changed_keys, save_config
 from colmrl.data.mixture import Mixture
 from colmrl.data.reading import read_training
 from colmrl.errors import InputError
@@ -27,28 +25,29 @@ from colmrl.training.caching import prepare_cache
 from colmrl.training.callbacks import Metrics
 from colmrl.training.ema import Ema, load_average
 from colmrl.training.gather import whole_weights
-from colmrl.training.guards import check_finite, check_identity, check_useful, describe, identity, locked
+from colmrl.training.guards import check_finite, check_useful, describe, identity, locked
 from colmrl.training.held_out import HeldOut, KeepBest, best_point, check_watching, is_over
 from colmrl.training.profiling import Profile
 from colmrl.training.reporting import check_reporters, close_reporters, reporters
+from colmrl.training.run_folder import check_same_run, resume_point, start_folder
 from colmrl.training.sampler import RetrievalBatches
 from colmrl.training.throughput import Throughput
 from colmrl.training.trainer import RetrieverTrainer, arguments
 
 log = logging.getLogger(__name__)
 
-# What may differ when an interrupted run is gone on with: none of it changes the weights.
-_FREE = ("device", "encode.", "mine.", "eval.", "loop.", "train.workers", "train.log_steps", "train.save_steps")
-_FREE += ("train.report_to", "train.profile")
-_FREE_UNJUDGED = ("train.eval_steps", "data.eval_path", "data.eval_split")  # where nothing is kept for being best
-
 
 def train(config: Config) -> Path:
     """Train as `config` says into `config.output`; returns its `checkpoint` folder.
 
     An interrupted run goes on from its last resume point; a finished one is refused, never overwritten. Of several
-    processes all read and check, and the first alone writes.
+    processes all read and check, and the first alone writes. A reranker, where that is the `task`, is trained by
+    `rerank_run`.
     """
+    if config.task != "retriever":
+        from colmrl.training.rerank_run import train_reranker
+
+        return train_reranker(config)
     start(use_torch(config))
     if rank():
         logging.getLogger("colmrl").setLevel(logging.WARNING)
@@ -59,7 +58,7 @@ def train(config: Config) -> Path:
     check_watching(config)
     check_reporters(config)
     config = on_first(lambda: write_inputs(config))
-    on_first(lambda: _check_same_run(config, output))
+    on_first(lambda: check_same_run(config, output))
     steps_wanted = config.train.max_steps if config.train.max_steps >= 0 else config.train.epochs
     data = held_out = examples = None
     if steps_wanted:
@@ -76,7 +75,7 @@ def train(config: Config) -> Path:
         raise InputError("model.tuning: frozen, and no head has weights: train a head (single.projection, multi.dims)")
     lock: list[object] = []
     on_first(lambda: lock.append(locked(output)))  # until this function returns
-    on_first(lambda: _start_folder(config, output, examples))
+    on_first(lambda: start_folder(config, output, identity(examples)))
     if data:
         total = sum(p.numel() for p in model.parameters())
         log.info("training %.2f M of %.2f M parameters", trained / 1e6, total / 1e6)
@@ -145,7 +144,7 @@ def _fit(
     trainer.remove_callback(PrinterCallback)
     if rank():
         torch.manual_seed(config.seed + rank())  # of dropout: weights were drawn alike, and are on their way
-    resume = on_first(lambda: _resume_point(folder))
+    resume = on_first(lambda: resume_point(folder))
     log.info("%s", describe(config, len(dataset), dataset.negatives, trainer.args.max_steps))
     if resume:
         log.info("going on from %s", resume)
@@ -170,7 +169,7 @@ def _fit(
             trainer.state.best_metric,
         )
     if config.train.ema:
-        load_average(model, best or Path(str(on_first(lambda: _resume_point(folder)))))
+        load_average(model, best or Path(str(on_first(lambda: resume_point(folder)))))
     elif best:
         trainer._load_from_checkpoint(str(best))
 
@@ -180,7 +179,7 @@ def _mini_batch_size(config: Config, model: Retriever, dataset: ExampleDataset, 
     if not config.train.auto_batch:
         return config.train.mini_batch_size
     found = output / "auto-batch.json"
-    if not (found.is_file() and _resume_point(output / "trainer")):
+    if not (found.is_file() and resume_point(output / "trainer")):
         size = choose_mini_batch(config, model.to(use_torch(config)), dataset)
         write_text(found, json.dumps({"mini_batch_size": size}))
     return json.loads(found.read_text())["mini_batch_size"]
@@ -217,37 +216,3 @@ def _watch(config: Config, trainer: RetrieverTrainer, output: Path, resume: str 
         close_reporters(config)
 
     return close
-
-
-def _check_same_run(config: Config, output: Path) -> None:
-    """An interrupted run may only be gone on with as it was begun; one that has no resume point is begun anew."""
-    if not _resume_point(output / "trainer"):
-        return
-    free = _FREE if config.train.best_metric else _FREE + _FREE_UNJUDGED
-    changed = [key for key in changed_keys(output / "config.yaml", config) if not key.startswith(free)]
-    if changed:
-        raise InputError(
-            f"{output}: an unfinished run with other {', '.join(changed)}: choose another --output, or remove it"
-        )
-
-
-def _resume_point(folder: Path) -> str | None:
-    """The newest resume point that was written whole (its state comes last); half-written ones are removed."""
-    points = sorted(folder.glob("checkpoint-*"), key=lambda point: int(point.name.rpartition("-")[2]))
-    for point in reversed(points):
-        try:
-            json.loads((point / "trainer_state.json").read_text())
-        except (OSError, ValueError):
-            shutil.rmtree(point)
-        else:
-            return str(point)
-    return None
-
-
-def _start_folder(config: Config, output: Path, examples: Mixture | None) -> None:
-    now = identity(examples)
-    if _resume_point(output / "trainer"):
-        check_identity(output / "environment.json", now)
-    save_config(config, output / "config.yaml")
-    environment = provenance.environment() | {"seed": config.seed} | now
-    write_text(output / "environment.json", json.dumps(environment, indent=2))

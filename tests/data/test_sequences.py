@@ -95,7 +95,9 @@ def test_a_form_of_text_is_what_documents_and_histories_show(folder, form):
     full(folder)
     read = read_sequences(folder, item_form=form)
     assert read.documents[3].text == f"{form}\nof 3" and not read.documents[3].images
-    assert read.queries.named("u2/2") == type(read.queries[0])("u2/2", f"{INSTRUCTION}\n{form} of 3\n{form} of 2")
+    query = read.queries.named("u2/2")
+    assert query.text == f"{INSTRUCTION}\n{form} of 3\n{form} of 2" and not query.images
+    assert query.meta == {"user": "u2", "history": ["i2", "i3"]}
     assert read.documents[0].meta == {form: f"{form}\nof 0" for form in FORMS} | {"raw_image": str(folder / "p.png")}
 
 

@@ -38,7 +38,7 @@ def test_steps_are_read_in_their_order_from_a_file_or_an_override(tmp_path):
         ("[{duplicates: true, max_score: 3}]", "step 1: duplicates, max_score given: give each step exactly one of"),
         ("[{}]", "step 1: nothing given"),
         ("[relative_margin]", "step 1: .*got 'relative_margin'"),
-        ("[{teacher: {max_score: 0.5}}]", "step 1: teacher: give it either a store or scores"),
+        ("[{teacher: {max_score: 0.5}}]", "step 1: teacher: give it one of store, reranker, scores"),
         ("[{teacher: {scores: x, view: single@64}}]", "step 1: teacher: view=single@64: is of a store"),
     ],
 )

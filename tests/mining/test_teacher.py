@@ -6,6 +6,7 @@ from made import mining, write_data, write_store
 
 from colmrl.errors import InputError
 from colmrl.mining import mine, read_report
+from colmrl.reranking.opening import Opened
 
 QUERIES, DOCUMENTS = 6, 20
 
@@ -61,6 +62,36 @@ def test_a_store_judges_by_its_own_scores_which_the_triples_then_carry(world, tm
     assert [step["step"] for step in report["steps"]] == [
         "known answers", "teacher scores", *(f"teacher {name} {value:g}" for name, value in held.items())
     ]  # fmt: skip
+
+
+class Knows:
+    """A reranker that answers with given scores, and only of what it is shown."""
+
+    name = "knows"
+
+    def __init__(self, taught):
+        self.taught, self.shown = taught, {}
+
+    def score(self, query, documents):
+        names = [document.id for document in documents]
+        self.shown[query.id] = names
+        return np.array([self.taught[int(query.id[1:]), int(name[1:])] for name in names], dtype=np.float32)
+
+
+def test_a_reranker_reads_positives_and_candidates_together_in_a_drawn_order(world, tmp_path, monkeypatch):
+    _, answers, own, taught = world
+    knows = Knows(taught)
+    monkeypatch.setattr("colmrl.reranking.opening.open_judge", lambda *_: Opened(knows, None, ""))
+    rows, report = mined(world, tmp_path, {"reranker": "folder", "relative_margin": 0.1})
+    wanted = expected(world, lambda score, answer: score <= answer - 0.1 * abs(answer))
+    assert {(row["query_id"], row["pos_id"]): row["neg_ids"] for row in rows} == wanted
+    for row in rows:
+        scores = [taught[int(row["query_id"][1:]), int(n[1:])] for n in (row["pos_id"], *row["neg_ids"])]
+        assert [row["pos_score"], *row["neg_scores"]] == pytest.approx(scores, abs=1e-6)
+    for q, names in answers.items():  # every document once, the answers not in front
+        assert sorted(knows.shown[f"q{q}"]) == sorted(f"d{d}" for d in range(DOCUMENTS))
+        assert knows.shown[f"q{q}"] != [f"d{d}" for d in [*names, *(d for d in np.argsort(-own[q]) if d not in names)]]
+    assert report["scores"] == "folder"
 
 
 def write_run(path, taught, keep=lambda q, d: True):

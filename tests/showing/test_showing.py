@@ -230,9 +230,9 @@ def test_wrong_questions_are_refused(stores, sample, tmp_path):
     data = shutil.copytree(sample / "test", tmp_path / "data")
     lines = [json.loads(line) for line in (data / "corpus.jsonl").read_text().splitlines()]
     (data / "corpus.jsonl").write_text("".join(json.dumps(line | {"text": "new"}) + "\n" for line in lines))
-    refused("is another document now", "--data", data)
+    refused("is another document now", f"data.path={data}")
     (data / "corpus.jsonl").write_text(json.dumps(lines[0]) + "\n")
-    refused("is not there", "--data", data)
+    refused("is not there", f"data.path={data}")
     assert not (tmp_path / "o").exists()
 
 

@@ -1,0 +1,193 @@
+"""What rerankers add on pictures: the sample set's generator knows which pictures satisfy a caption; judgements are
+made incomplete (each query keeps one of its answers, drawn), and retriever and rerankers are trained on those.
+
+    python benchmarks/run.py rerank                                   # needs about two CPU hours
+    python benchmarks/run.py rerank --steps 600 --queries 64          # less of both
+
+A tiny InternVL retriever, 400 steps (the demo's round 1). Rerankers: pointwise (classifier), listwise with letters and
+with numbers, the pictures themselves in the prompt, from the same random weights; each query's own hard negatives are
+mined by the retriever (single@128, relative margin 0.05). Two tables:
+
+1. 256 new queries, the 20 best of single@16: the retriever alone, and reordered; nDCG@5 and seconds a query.
+2. As a filter of mining (mine.filters: teacher): of the pictures that mining without filters takes for negatives though
+   they satisfy the caption, the share that the reranker's margin removes, and what else it removes.
+
+Writes benchmarks/results/rerank.json.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import time
+from pathlib import Path
+
+from false_negatives import incomplete, read_truth
+
+from colmrl import provenance
+from colmrl.config import Config
+from colmrl.configure import load_config, replace
+
+COMMON = ["train.adam_beta2=0.98", "train.weight_decay=0.01", "train.warmup_steps=30", "train.schedule=linear"]
+COMMON += ["rerank.queries=32", 'rerank.instruction=""', "model.padding_side=left", "train.learning_rate=1e-3"]
+# what is trained, and the margins at which it filters
+RERANKERS: dict[str, tuple[list[str], tuple[float, ...]]] = {
+    "pointwise": (["task=pointwise", "rerank.loss=softmax", "train.batch_size=16", "train.negatives=4"], (0.0, 0.05)),
+    "listwise letters": (["task=listwise", "train.batch_size=8", "train.negatives=8"], (0.0, 0.5)),
+    "listwise numbers": (
+        ["task=listwise", "rerank.identifiers=numbers", "train.batch_size=8", "train.negatives=8"],
+        (0.0, 0.5),
+    ),
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--retriever-steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=2000, help="of each reranker")
+    parser.add_argument("--queries", type=int, default=256, help="that are judged, and mined for")
+    parser.add_argument("--only", default=",".join(RERANKERS))
+    parser.add_argument("--work", type=Path, default=Path("outputs/rerank"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/rerank.json"))
+    asked = parser.parse_args(argv)
+    folder = asked.work / f"seed-{asked.seed}"
+    config, truth = prepared(folder, asked.seed, asked.retriever_steps)
+    rows = []
+    for name in asked.only.split(","):
+        given, margins = RERANKERS[name]
+        checkpoint, train_s = trained(config, folder / name.replace(" ", "-"), given, asked.steps)
+        rows += reordered(config, folder, name, checkpoint, asked.queries, bool(rows))
+        rows += filtering(config, folder, name, checkpoint, margins, truth, asked.queries)
+        rows.append({"case": "training", "system": name, "metric": "train_s", "value": train_s})
+    machine = f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}"
+    head = {"command": provenance.command(), "commit": provenance.commit(), "machine": machine, "seed": asked.seed}
+    asked.out.write_text(json.dumps({**head, "steps": asked.steps, "rows": rows}, indent=1) + "\n")
+    print(table(rows))
+
+
+def prepared(folder: Path, seed: int, steps: int) -> tuple[Config, dict[str, list[str]]]:
+    """Incomplete data, the retriever, its stores of both parts, and triples; what is done already is kept."""
+    from colmrl.encoding import encode
+    from colmrl.inputs import write_inputs
+    from colmrl.mining import mine
+    from colmrl.training.run import train
+
+    fixed = [f"output={folder}", f"seed={seed}", f"train.max_steps={steps}", "train.negatives=0", "device=cpu"]
+    config = write_inputs(load_config("demo", [*fixed, "threads=1", "train.eval_steps=null"]))
+    truth, data = read_truth(Path(config.data.path)), folder / "incomplete"
+    if not data.exists():
+        incomplete(Path(config.data.path), truth, seed, data)
+    config = replace(config, data={"path": str(data), "eval_path": config.data.eval_path})
+    if not (folder / "checkpoint").exists():
+        train(config)
+    for path, name in ((str(data), "store"), (config.data.eval_path or "", "test-store")):
+        encode(config, folder / "checkpoint", path, folder / name)
+    if not (folder / "triples.jsonl").exists():
+        filters = load_config(None, ["mine.filters=[{relative_margin: 0.05}]"]).mine.filters
+        mining = {"view": "single@128", "k": 20, "negatives": 8, "filters": filters}
+        mine(replace(config, mine=mining), folder / "store", folder / "triples.jsonl")
+    return config, truth
+
+
+def trained(config: Config, folder: Path, given: list[str], steps: int) -> tuple[Path, float]:
+    """The reranker's checkpoint, and the seconds that it took (0: it was there)."""
+    from colmrl.training.run import train
+
+    checkpoint, started = folder / "checkpoint", time.perf_counter()
+    if not checkpoint.exists():
+        data, triples = config.data.path, folder.parent / "triples.jsonl"
+        fixed = [f"output={folder}", f"seed={config.seed}", f"model.backbone={config.model.backbone}", "device=cpu"]
+        fixed += [f"data.path={data}", f"data.triples={triples}", f"data.eval_path={config.data.eval_path}"]
+        train(load_config(None, [*fixed, *COMMON, *given, f"train.max_steps={steps}", "threads=1"]))
+    return checkpoint, time.perf_counter() - started
+
+
+def reordered(config: Config, folder: Path, name: str, checkpoint: Path, queries: int, first_known: bool) -> list[dict]:
+    """The 20 best of single@16, before (once) and after."""
+    from colmrl.evaluation.rerank_report import judge_rerankers
+
+    out = folder / f"judged-{name.replace(' ', '-')}-{queries}"
+    store = str(folder / "test-store")
+    rerank = {"mode": "retrieval", "store": store, "view": "single@16", "top_k": 20, "queries": queries}
+    judge_rerankers(replace(config, rerank=rerank), [str(checkpoint)], out)
+    found = json.loads((out / "results.json").read_text())["rows"]
+    beside = ("random order", "BM25", "first stage", "best possible")
+    kept = [row for row in found if row["system"] not in beside or not first_known]
+    names = {"first stage": "retriever alone"}
+    return [{"case": "reordered", "system": names.get(row["system"], row["system"]), **row_number(row)} for row in kept]
+
+
+def row_number(row: dict) -> dict:
+    return {"metric": row["metric"], "value": row["value"], "queries": row["queries"]}
+
+
+def filtering(
+    config: Config,
+    folder: Path,
+    name: str,
+    checkpoint: Path,
+    margins: tuple[float, ...],
+    truth: dict[str, list[str]],
+    queries: int,
+) -> list[dict]:
+    """Mined without a filter, and with the reranker's margin: false and true negatives."""
+    from colmrl.mining import mine
+
+    part = folder / f"incomplete/qrels/part{queries}.tsv"
+    if not part.exists():
+        head, *lines = (folder / "incomplete/qrels/train.tsv").read_text().splitlines(keepends=True)
+        part.write_text(head + "".join(random.Random(0).sample(lines, min(queries, len(lines)))))
+    rows, counts = [], {}
+    arms = {"nothing": "[]"}
+    arms |= {f"{name}, relative_margin {margin:g}": arm(checkpoint, margin) for margin in margins}
+    for label, filters in arms.items():
+        out = folder / f"mined-{queries}-{label.replace(' ', '-').replace(',', '')}.jsonl"
+        if not out.exists():
+            parsed = load_config(None, [f"mine.filters={filters}"]).mine.filters
+            mining = {"view": "single@128", "k": 20, "negatives": 20, "filters": parsed}
+            mine(replace(config, mine=mining, data={"train_split": part.stem}), folder / "store", out)
+        kept = [(row["query_id"], name) for row in map(json.loads, out.open()) for name in row["neg_ids"]]
+        false = sum(document in truth[query] for query, document in kept)
+        counts[label] = (false, len(kept) - false)
+    false, right = (max(1, count) for count in counts.pop("nothing"))
+    for label, (false_left, right_left) in counts.items():
+        rows += [
+            {"case": "filter", "system": label, "metric": "false_negatives_removed", "value": 1 - false_left / false},
+            {"case": "filter", "system": label, "metric": "true_negatives_removed", "value": 1 - right_left / right},
+            {"case": "filter", "system": label, "metric": "false_share_before", "value": false / (false + right)},
+            {
+                "case": "filter",
+                "system": label,
+                "metric": "false_share_after",
+                "value": false_left / max(1, false_left + right_left),
+            },
+        ]
+    return rows
+
+
+def arm(checkpoint: Path, margin: float) -> str:
+    return f"[{{teacher: {{reranker: {json.dumps(str(checkpoint))}, relative_margin: {margin}}}}}]"
+
+
+def table(rows: list[dict]) -> str:
+    from colmrl.evaluation.report import markdown_table
+
+    parts = []
+    for case, columns in (
+        ("reordered", ("ndcg_at_5", "ndcg_at_10", "mrr_at_10", "recall_at_10", "seconds_per_query")),
+        ("filter", ("false_negatives_removed", "true_negatives_removed", "false_share_before", "false_share_after")),
+    ):
+        values: dict[str, dict[str, float]] = {}
+        for row in rows:
+            if row["case"] == case:
+                values.setdefault(row["system"], {})[row["metric"]] = row["value"]
+        lines = [[case, *columns]]
+        lines += [[name, *(f"{of[c]:.4f}" if c in of else "" for c in columns)] for name, of in values.items()]
+        parts.append(markdown_table(lines))
+    return "\n\n".join(parts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""What a listwise reranker is trained on: lists of candidates with the right one among them, drawn anew each epoch.
+
+Of sequences, each user's is split at a random place: the items before it are the history, the one there is the target,
+the other candidates are random items. Of other data each example is a list: its positive, its own hard negatives, and
+random documents for what is left. Letters: b lists, c candidates, n tokens.
+"""
+
+import random
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from colmrl.config import Config
+from colmrl.data.mixture import Mixture
+from colmrl.data.reading import read_training
+from colmrl.data.records import Document, Examples, Query
+from colmrl.errors import InputError
+from colmrl.losses.ranknet import weighted_ranknet
+from colmrl.reranking.listwise import ListwiseReranker
+from colmrl.reranking.listwise_prompt import ListwisePrompts
+from colmrl.reranking.prompt import join
+from colmrl.reranking.reranker import Reranker
+from colmrl.training.guards import identity
+
+_UNKNOWN = float("nan")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of `documents`, the one at `label`, is the right one. `scores`: a teacher's, NaN where there is none."""
+
+    query: Query
+    documents: tuple[Document, ...]
+    label: int
+    scores: tuple[float, ...]
+
+
+class Choices(Dataset[Choice]):
+    """Lists of `candidates` documents, shuffled. What is drawn depends on seed, epoch and index alone.
+
+    `by_user`: examples of the same user, as their queries' ids say, are one list an epoch. `hard`: of an example's own
+    negatives at most so many are taken.
+    """
+
+    def __init__(
+        self,
+        examples: Mixture,
+        positives: dict[str, set[str]],
+        candidates: int,
+        seed: int,
+        by_user: Sequence[bool],
+        hard: int | None = None,
+    ):
+        self.examples, self.positives, self.candidates, self.seed, self.epoch = examples, positives, candidates, seed, 0
+        self._hard = candidates - 1 if hard is None else min(hard, candidates - 1)
+        self.weights = examples.weights
+        self.sizes: list[int] = []
+        self._starts = array("q", [0])  # where each list's examples begin
+        for part, together in zip(examples.parts, by_user, strict=True):
+            ends = _ends(part) if together else range(1, len(part) + 1)
+            self.sizes.append(len(ends))
+            first = self._starts[-1]
+            self._starts.extend(first + end for end in ends)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def identity(self) -> dict[str, object]:
+        return identity(self.examples)
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __getitem__(self, index: int) -> Choice:
+        rng = random.Random(f"{self.seed}-{self.epoch}-{index}")
+        chosen = rng.randrange(self._starts[index], self._starts[index + 1])
+        there = range(self.examples.negatives_of(chosen))
+        hard = rng.sample(there, self._hard) if len(there) > self._hard else there
+        example = self.examples.with_negatives(chosen, hard)
+        known = self.positives.get(example.query.id, set()) | {example.positive.id}
+        had = {self.examples.own_id(chosen, name) for name in example.query.meta.get("history", ())}
+        own = [negative for negative in example.negatives if negative.id not in known]
+        scores = dict(
+            zip((example.positive.id, *(negative.id for negative in example.negatives)), example.scores, strict=True)
+            if example.scores is not None
+            else ()
+        )
+        never = known | had | {negative.id for negative in own}
+        others = self.examples.random_documents(chosen, never, self.candidates - 1 - len(own), rng)
+        shown = [example.positive, *own, *others]
+        rng.shuffle(shown)
+        label = next(i for i, document in enumerate(shown) if document is example.positive)
+        return Choice(
+            example.query, tuple(shown), label, tuple(scores.get(document.id, _UNKNOWN) for document in shown)
+        )
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Lists → one batch. Plain cross-entropy: `inputs` are prompts with their answers, `labels` [b n] the answers'
+    tokens and -100 elsewhere. With `ranked`, every answer is scored: `inputs` are prompts alone, `candidates` how many
+    the longest list has, `target` [b] the right one, `teacher` [b c] its scores, NaN where there is none.
+    """
+
+    prompts: ListwisePrompts
+    ranked: bool
+
+    def __call__(self, choices: Sequence[Choice]) -> dict[str, Any]:
+        prompts = [
+            join([self.prompts.opening(choice.query), self.prompts.candidates(choice.documents)]) for choice in choices
+        ]
+        if not self.ranked:
+            answers = [self.prompts.answer(choice.label) for choice in choices]
+            inputs = self.prompts.join([join(pair) for pair in zip(prompts, answers, strict=True)])
+            return {"inputs": inputs, "labels": labels_of(inputs, [one["input_ids"].shape[1] for one in answers])}
+        most = max(len(choice.documents) for choice in choices)
+        teacher = torch.full((len(choices), most), _UNKNOWN)
+        for row, choice in zip(teacher, choices, strict=True):
+            row[: len(choice.scores)] = torch.tensor(choice.scores)
+        target = torch.tensor([choice.label for choice in choices])
+        return {"inputs": self.prompts.join(prompts), "candidates": most, "target": target, "teacher": teacher}
+
+
+def labels_of(inputs: dict[str, Tensor], lengths: Sequence[int]) -> Tensor:
+    """The last tokens of each prompt, as many as its answer has, wherever the padding is; -100 elsewhere."""
+    ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
+    left = mask.flip(1).long().cumsum(1).flip(1)  # tokens from here to the end, this one counted
+    return ids.masked_fill(~mask | (left > torch.tensor(lengths)[:, None]), -100)
+
+
+def examples(config: Config) -> Choices:
+    mixture, positives = read_training(config.data, config.show)
+    if config.rerank.ranknet and not mixture.scored:
+        raise InputError(
+            "rerank.ranknet: no example has a score of its positive and of a negative: mine with a teacher, give "
+            "triples with pos_score and neg_scores, or leave it 0"
+        )
+    if config.rerank.ranknet and config.rerank.identifiers == "numbers" and config.train.gradient_checkpointing:
+        raise InputError(
+            "train.gradient_checkpointing: keeps no keys and values, which rerank.ranknet on numbers goes on from: "
+            "leave it out, or choose rerank.identifiers=letters"
+        )
+    sources = config.data.sources or (config.data,)
+    by_user = [_is_sequences(source.path, source.format) for source in sources]
+    return Choices(mixture, positives, config.rerank.candidates, config.seed, by_user, config.train.negatives)
+
+
+def create(config: Config) -> nn.Module:
+    return ListwiseReranker.create(config)
+
+
+def collator(config: Config, model: ListwiseReranker) -> Callable[[Sequence[Choice]], dict[str, Any]]:
+    return Collator(model.prompts, config.rerank.ranknet > 0)
+
+
+def compute_loss(config: Config, model: nn.Module, batch: dict[str, Any]) -> Tensor:
+    """Negative log-likelihood of the right answers, a mean over lists; and weighted RankNet, where it is asked for."""
+    if "labels" in batch:
+        return -model(batch["inputs"], labels=batch["labels"]).mean()
+    likely = model(batch["inputs"], candidates=batch["candidates"])
+    right = likely.gather(1, batch["target"][:, None])
+    return -right.mean() + config.rerank.ranknet * weighted_ranknet(likely, batch["teacher"])
+
+
+def reranker(model: ListwiseReranker) -> Reranker:
+    return model
+
+
+def _is_sequences(path: str, format_: str | None) -> bool:
+    return format_ == "sequences" or (format_ is None and (Path(path) / "user_sequence.txt").is_file())
+
+
+def _ends(part: Examples) -> list[int]:
+    """Where each user's examples end: queries are called `<user>/<position>`, a user's in a row."""
+    users = [triple.query_id.rpartition("/")[0] for triple in part.triples()]
+    last = len(users) - 1
+    return [i + 1 for i, user in enumerate(users) if i == last or users[i + 1] != user or not user]

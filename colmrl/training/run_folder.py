@@ -1,0 +1,51 @@
+"""The folder of a training run: what is run stands in it before step one, and resume points as it goes."""
+
+import json
+import shutil
+from pathlib import Path
+
+from colmrl import provenance
+from colmrl.config import Config
+from colmrl.configure import changed_keys, save_config
+from colmrl.errors import InputError
+from colmrl.files import write_text
+from colmrl.training.guards import check_identity
+
+# What may differ when an interrupted run is gone on with: none of it changes the weights.
+_FREE = ("device", "encode.", "mine.", "eval.", "loop.", "train.workers", "train.log_steps", "train.save_steps")
+_FREE += ("train.report_to", "train.profile")
+_FREE_UNJUDGED = ("train.eval_steps", "data.eval_path", "data.eval_split")  # where nothing is kept for being best
+
+
+def check_same_run(config: Config, output: Path) -> None:
+    """An interrupted run may only be gone on with as it was begun; one that has no resume point is begun anew."""
+    if not resume_point(output / "trainer"):
+        return
+    free = _FREE if config.train.best_metric else _FREE + _FREE_UNJUDGED
+    changed = [key for key in changed_keys(output / "config.yaml", config) if not key.startswith(free)]
+    if changed:
+        raise InputError(
+            f"{output}: an unfinished run with other {', '.join(changed)}: choose another --output, or remove it"
+        )
+
+
+def resume_point(folder: Path) -> str | None:
+    """The newest resume point that was written whole (its state comes last); half-written ones are removed."""
+    points = sorted(folder.glob("checkpoint-*"), key=lambda point: int(point.name.rpartition("-")[2]))
+    for point in reversed(points):
+        try:
+            json.loads((point / "trainer_state.json").read_text())
+        except (OSError, ValueError):
+            shutil.rmtree(point)
+        else:
+            return str(point)
+    return None
+
+
+def start_folder(config: Config, output: Path, now: dict[str, object]) -> None:
+    """Write down what is run, where and on what (`now`: `guards.identity`), before step one."""
+    if resume_point(output / "trainer"):
+        check_identity(output / "environment.json", now)
+    save_config(config, output / "config.yaml")
+    environment = provenance.environment() | {"seed": config.seed} | now
+    write_text(output / "environment.json", json.dumps(environment, indent=2))
