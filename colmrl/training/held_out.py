@@ -54,8 +54,7 @@ class HeldOut:
         shutil.rmtree(folder, ignore_errors=True)
         with undisturbed(model):
             writers = begin_stores(self.config, describe(self.config), self.records, self.data, "", folder, folder)
-            missing = {kind: writer.missing() for kind, writer in writers.items()}
-            fill_stores(self.config, model, self.records, writers, missing)
+            fill_stores(self.config, model, self.records, writers, {kind: w.missing() for kind, w in writers.items()})
             finish_stores(writers)
         queries, documents = EmbeddingStore(folder / "queries"), EmbeddingStore(folder / "documents")
         rows = judge_stores(self.config, queries, documents, self.qrels, self.itself, self.views)
