@@ -14,7 +14,6 @@ from colmrl.data.records import Document, Query
 from colmrl.models.backbone import load_processor
 from colmrl.reranking.pointwise import SYSTEM, PointwiseModel, PointwiseReranker
 from colmrl.reranking.reranker import open_reranker
-from colmrl.training.run import train
 
 SHARED = Path(__file__).parents[3] / "shared"
 QWEN, MINILM, SCIFACT = (
@@ -104,15 +103,3 @@ def test_minilm_reads_pairs_as_its_tokenizer_and_model_do(tmp_path):
         pairs = tokenizer([query.text] * 6, [d.body for d in documents], padding=True, return_tensors="pt")
         head = reranker.model.classifier(model(**pairs).last_hidden_state[:, 0])
         assert np.allclose(reranker.score(query, documents), torch.sigmoid(head)[:, 0].numpy(), atol=1e-5)
-
-
-@pytest.mark.slow
-def test_minilm_learns_scifact_as_a_cross_encoder(tmp_path):
-    """From a head that knows nothing, with random negatives, on an answer among 19 random documents (chance: 0.21)."""
-    paths = [f"model.backbone={MINILM}", f"data.path={SCIFACT}", f"output={tmp_path}/o", "device=cpu"]
-    few = ["train.max_steps=60", "rerank.mode=ground_truth", "rerank.sampled=19", "rerank.queries=40"]
-    config = load_config("minilm-pointwise", [*paths, *few, "train.eval_steps=60"])
-    from colmrl.training.rerank_trainer import HeldOutCandidates
-
-    trained = HeldOutCandidates(config).judge(open_reranker(train(config)))
-    assert trained["ndcg_at_10"] > 0.8
