@@ -4,7 +4,8 @@
 
 A tiny InternVL and 1,200 pictures; each command is run once to its end, then `times` times killed after a random share
 of that time (by the clock, starting of Python included) and run again, into the same place, until a run ends by itself.
-What it leaves is compared with the first byte by byte; an index's times are no part of it.
+What it leaves is compared with the first byte by byte, without the times that an index measured. Leave the working tree
+as it is meanwhile: manifests name its commit.
 
 Writes benchmarks/results/kills.json: for each command how often it was killed, and how many results were equal.
 """
@@ -28,6 +29,7 @@ _MEASURED = ("measured.json",)  # seconds, which no two runs share
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=10)
+    parser.add_argument("--cases", default="encode,index,mine")
     parser.add_argument("--families", type=int, default=150, help="of eight pictures each")
     parser.add_argument("--work", type=Path, default=Path("outputs/kills"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/kills.json"))
@@ -35,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     work = arguments.work.resolve()
     shutil.rmtree(work, ignore_errors=True)
     checkpoint, data, store = prepare(work, arguments.families), work / "data" / "train", work / "store"
-    script = [sys.executable, ROOT / "mine.py", "--store", store, "--k", "20", "mine.view=multi@128"]
+    script = [sys.executable, ROOT / "mine.py", "--store", store, "--k", "20", "mine.view=multi@128", "mine.filters=[]"]
     index = [sys.executable, "-m", "colmrl", "index", "--store", store]
     cases = {
         "encode": (
@@ -50,6 +52,9 @@ def main(argv: list[str] | None = None) -> None:
     }
     draw, rows = random.Random(0), []
     for case, (place, command) in cases.items():
+        if case not in arguments.cases.split(","):
+            run(command)
+            continue
         rows.append({"case": case, "tool": "colmrl", **killed(place, command, arguments.times, draw)})
         print(rows[-1], flush=True)
     machine = f"{os.cpu_count()} cores"
