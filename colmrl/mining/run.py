@@ -23,7 +23,7 @@ from colmrl.files import write_text
 from colmrl.mining import filters
 from colmrl.mining.block import Block, Known
 from colmrl.mining.contents import Contents
-from colmrl.mining.report import EXAMPLES, Tally, report_path, write_picture, write_readable
+from colmrl.mining.report import EXAMPLES, Tally, picture_path, report_path, write_picture, write_readable
 from colmrl.mining.steps import Step, make_steps
 from colmrl.mining.teacher import Teacher, open_teacher
 from colmrl.progress import track
@@ -205,9 +205,9 @@ def _check_any(tally: Tally) -> None:
 
 
 def _clear(out: Path) -> None:
-    """Remove what a run that did not finish left of triples."""
+    """Remove what a run that did not finish left of triples and of what stands beside them."""
     for path in out.parent.glob("*.partial"):
-        if path.name.startswith(f"{out.name}."):
+        if path.name.startswith((f"{out.name}.", f"{picture_path(out).name}.")):
             path.unlink()
 
 

@@ -201,6 +201,7 @@ def test_killed_at_any_file_it_writes_and_run_again_the_triples_are_the_same(set
             died += 1
             assert not out.exists()
             (tmp_path / f"{out.name}.partial.4.partial").write_text("of another process")
+            (tmp_path / f"{out.stem}.mining.png.4.partial").write_text("likewise")
         monkeypatch.setattr(type(whole), "replace", rename)
         if not out.exists():
             mine(settings(out, MARGIN_0), store, out)
