@@ -40,8 +40,6 @@ def encode(config: Config, checkpoint: str | Path, data: str | Path, out: str | 
     checkpoint, out = Path(checkpoint), Path(out)
     on = use_torch(config)
     start(on, timeout=_PATIENCE)
-    if rank():
-        logging.getLogger("colmrl").setLevel(logging.WARNING)
     description = read_description(checkpoint)
     collection = read_collection(str(data), config.data, description.show)
     records_of: RecordsOf = {"documents": collection.documents, "queries": collection.queries}

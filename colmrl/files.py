@@ -1,12 +1,13 @@
 """Files that are there are whole: written under a temporary name, fsynced, renamed."""
 
 import functools
+import hashlib
 import logging
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Concatenate, ParamSpec
+from typing import Concatenate, Literal, ParamSpec
 
 from colmrl.errors import InputError
 
@@ -52,6 +53,14 @@ def new_folder(write: Callable[Concatenate[Path, P], object]) -> Callable[Concat
         return out
 
     return run
+
+
+def digest(path: Path, algorithm: Literal["sha256", "blake2b"] = "blake2b") -> str:
+    """Of a file's bytes, in hex; BLAKE2b of 16 bytes."""
+    with path.open("rb") as file:
+        if algorithm == "sha256":
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def is_file(path: Path) -> bool:

@@ -16,9 +16,9 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 from colmrl.errors import InputError
-from colmrl.files import write_text
+from colmrl.files import digest, write_text
 from colmrl.models.retriever import fingerprint
-from colmrl.search.index_files import VECTORS, digest, read_facts
+from colmrl.search.index_files import VECTORS, read_facts
 from colmrl.store import StoreWriter, read_manifest
 
 What = Literal["checkpoint", "store", "mining-store", "index", "triples", "results"]
@@ -129,5 +129,4 @@ def hash_of(what: What, path: Path) -> str:
         case "index":
             return read_facts(path)[0].hash
         case "triples" | "results":
-            with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+            return digest(path, "sha256")

@@ -1,6 +1,7 @@
 """Several processes of one run (torchrun, accelerate launch): which one this is, and what the first does for all."""
 
 import atexit
+import logging
 import os
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -29,11 +30,13 @@ def device() -> torch.device:
 
 def start(on: str, **kwargs: Any) -> None:
     """Join the other processes, where the launcher's environment says that there are any. `kwargs`: as
-    torch.distributed.init_process_group takes them, e.g. `timeout`.
+    torch.distributed.init_process_group takes them, e.g. `timeout`. The first alone says what is going on.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         PartialState(cpu=on == "cpu", **kwargs)
         atexit.register(_leave)
+    if rank():
+        logging.getLogger("colmrl").setLevel(logging.WARNING)
 
 
 def on_first(work: Callable[[], T]) -> T:

@@ -18,16 +18,17 @@ def show(store: Store) -> None:
     """Records, views with their bytes a document, and which checkpoint and data they are of."""
     from colmrl.store import EmbeddingStore
 
-    lines = [("", "records", "view", "vectors", "bytes a record")]
-    for kind in ("documents", "queries"):
-        kept = EmbeddingStore(_of(store) / kind)
+    store, lines = _of(store), [("", "records", "view", "vectors", "bytes a record")]
+    documents, queries = EmbeddingStore(store / "documents"), EmbeddingStore(store / "queries")
+    for kind, kept in (("documents", documents), ("queries", queries)):
         for view in kept.views():
             count = kept.vectors_per_record(view)
             lines.append((kind, f"{len(kept):,}", str(view), f"{count:,.1f}", f"{view.bytes_per_document(count):,.0f}"))
     show_table(lines)
-    documents = EmbeddingStore(_of(store) / "documents")
+    for made in documents.made_on_reading():
+        typer.echo(f"also, made while reading: {made}")
     manifest = documents.manifest
-    size = sum(path.stat().st_size for path in _of(store).rglob("*") if path.is_file())
+    size = sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
     removed = f", {len(manifest.removed)} rows removed" if manifest.removed else ""
     typer.echo(f"{len(manifest.shards)} shards of documents{removed}; {size:,} bytes; stamp {documents.stamp}")
     pooled = f"{manifest.pooling}, position weight {manifest.position_weight:g}"
@@ -44,9 +45,9 @@ def check(
     from colmrl.store import StoreWriter, read_manifest
 
     damaged, command = [], ""
-    for kind in ("documents", "queries"):
-        command = read_manifest(_of(store) / kind).command  # an unfinished store is said
-        damaged += [_of(store) / kind / name for name in StoreWriter(_of(store) / kind).damaged()]
+    for folder in (_of(store) / "documents", _of(store) / "queries"):
+        command = read_manifest(folder).command  # an unfinished store is said
+        damaged += [folder / name for name in StoreWriter(folder).damaged()]
     for path in damaged:
         typer.echo(f"{path}: {'damaged' if path.exists() else 'missing'}")
         if repair:

@@ -57,11 +57,6 @@ class Mixture(ExampleSequence):
             negatives=tuple(_renamed(part, negative) for negative in example.negatives),
         )
 
-    def source_of(self, index: int) -> tuple[int, Examples]:
-        """Which of the parts an example is of."""
-        part, _ = self._place(index)
-        return part, self.parts[part]
-
     @property
     def most_negatives(self) -> int:
         """Of any example."""

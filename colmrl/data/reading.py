@@ -35,7 +35,7 @@ def read_collection(path: str, data: DataConfig, show: ShowConfig = _AS_IT_IS) -
     if not folder.exists() and not _may_be_of_the_hub(path):
         raise InputError(f"{path}: no such data set: check data.path (or write one: colmrl prepare sample)")
     _check_whole(folder)
-    match data.format or _format_of(folder):
+    match data.format or format_of(folder):
         case "beir":
             collection = read_beir(folder if folder.is_dir() else _from_hub(path), data.strict)
         case "video-pairs":
@@ -131,7 +131,7 @@ def _check_whole(folder: Path) -> None:
         raise InputError(f"{folder}: is not whole: give the command that began it again ({manifest.name} says which)")
 
 
-def _format_of(folder: Path) -> str | None:
+def format_of(folder: Path) -> str | None:
     """What the files' names say; None: a table."""
     if folder.is_dir():
         for format_, files in (

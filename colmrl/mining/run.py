@@ -1,6 +1,5 @@
 """Mining: the store's queries, a block at a time, through search, steps and sampling into triples."""
 
-import hashlib
 import json
 import logging
 import random
@@ -19,7 +18,7 @@ from colmrl.data.reading import known_answers, read_collection
 from colmrl.data.records import Collection, Triple, relevant
 from colmrl.data.triples import write_triples
 from colmrl.errors import InputError
-from colmrl.files import write_text
+from colmrl.files import digest, write_text
 from colmrl.mining import filters
 from colmrl.mining.block import Block, Known
 from colmrl.mining.contents import Contents
@@ -27,6 +26,7 @@ from colmrl.mining.report import EXAMPLES, Tally, picture_path, report_path, wri
 from colmrl.mining.steps import Step, make_steps
 from colmrl.mining.teacher import Teacher, open_teacher
 from colmrl.progress import track
+from colmrl.reranking.candidates import generator
 from colmrl.runtime import use_torch
 from colmrl.search import Asked, Plan, open_searcher
 from colmrl.search.index_files import IndexManifest, read_facts
@@ -124,6 +124,9 @@ def mine_triples(config: Config, source: Source, steps: Sequence[Step], tally: T
         kept = sampled(config, block)
         tally.counts["kept candidates"] += int(kept.sum())
         tally.score("negatives", block.scores[kept])
+        asked = tally.counts["queries"]
+        if asked == len(block.query_ids) < len(source.positives) and not kept.any():
+            log.warning("none of the first %d queries keeps a negative: %s", asked, _left(tally))
         yield from _triples(block, kept, ids)
 
 
@@ -158,12 +161,8 @@ def sampled(config: Config, block: Block) -> Bool[np.ndarray, "q k"]:
     if config.mine.sampling == "top":
         return filters.best(block.left, config.mine.negatives)
     depth = block.left.shape[1]
-    lots = [_generator(config.seed, name).random(depth) for name in block.query_ids]
+    lots = [generator(config.seed, name).random(depth) for name in block.query_ids]
     return filters.drawn(block.left, config.mine.negatives, np.stack(lots))
-
-
-def _generator(seed: int, name: str) -> np.random.Generator:
-    return np.random.default_rng([seed, *hashlib.blake2b(name.encode(), digest_size=8).digest()])
 
 
 def _triples(block: Block, kept: Bool[np.ndarray, "q k"], ids: list[str]) -> Iterator[Triple]:
@@ -197,11 +196,15 @@ def _counted(triples: Iterator[Triple], tally: Tally, seed: int) -> Iterator[Tri
 
 def _check_any(tally: Tally) -> None:
     if not tally.counts["negatives"]:
-        found = ", ".join(f"{step['step']} left {step['left']}" for step in tally.steps())
         raise InputError(
-            f"mine.k, mine.filters: no pair keeps a negative ({tally.counts['candidates']} candidates; {found}): "
-            "search deeper, or filter less"
+            f"mine.k, mine.filters: no pair keeps a negative ({_left(tally)}): search deeper, or filter less"
         )
+
+
+def _left(tally: Tally) -> str:
+    """How many candidates there were, and how many each step left."""
+    left = (f"{step['step']} left {step['left']}" for step in tally.steps())
+    return "; ".join([f"{tally.counts['candidates']} candidates", ", ".join(left)])
 
 
 def _clear(out: Path) -> None:
@@ -232,8 +235,6 @@ def open_steps(config: Config, source: Source, teachers: list[Teacher]) -> list[
 def _report(
     config: Config, store: Path, source: Source, tally: Tally, teachers: Sequence[Teacher], triples: Path
 ) -> dict[str, Any]:
-    with triples.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "command": provenance.command(),
         "commit": provenance.commit(),
@@ -243,7 +244,7 @@ def _report(
         "store_stamp": source.documents.stamp,
         "queries_stamp": source.queries.stamp,
         "index_stamp": source.index.hash if source.index else None,
-        "triples_sha256": digest,
+        "triples_sha256": digest(triples, "sha256"),
         "view": str(source.plan),
         "scores": teachers[-1].name if teachers else str(source.plan.view),
         "mine": _given(to_dict(config)["mine"]) | {"view": str(source.plan)},

@@ -21,6 +21,7 @@ from colmrl.errors import InputError
 from colmrl.mining.block import Block
 from colmrl.reranking.candidates import generator
 from colmrl.reranking.runs import read_run
+from colmrl.reranking.stored import is_store
 from colmrl.search.asked import Asked
 from colmrl.search.rescoring import pair_scores
 from colmrl.store import EmbeddingStore, check_same_data
@@ -142,8 +143,7 @@ def taught_by(config: Config, folder: str) -> Config:
     """
     if any(step.teacher for step in config.mine.filters):
         raise InputError(f"--teacher {folder}: mine.filters has a teacher already: give one of the two")
-    store = folder if (Path(folder) / "documents").is_dir() else None
-    reranker = None if store else folder
+    store, reranker = (folder, None) if is_store(folder) else (None, folder)
     teacher = TeacherConfig(store=store, reranker=reranker, relative_margin=_MARGIN)
     return configured(config, mine={"filters": (*config.mine.filters, FilterConfig(teacher=teacher))})
 

@@ -7,7 +7,6 @@ measured.json    times, which alone differ when the same index is built again
 
 import errno
 import functools
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from colmrl.config import IndexType
 from colmrl.errors import InputError
-from colmrl.files import write_text, write_whole
+from colmrl.files import digest, write_text, write_whole
 from colmrl.store import EmbeddingStore
 from colmrl.view import View
 
@@ -126,11 +125,6 @@ def _stated(path: Path, kind: type[T]) -> T:
         first = error.errors()[0]
         said = ": ".join([".".join(map(str, first["loc"])), first["msg"]]).removeprefix(": ")
     raise InputError(f"{path}: {said}: {_REMEDY}")
-
-
-def digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def _write_faiss(index: Any, path: Path) -> None:

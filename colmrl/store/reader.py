@@ -3,6 +3,7 @@
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from colmrl.reduction import pool_records
 from colmrl.scoring import MultiVectors, truncate
 from colmrl.store.manifest import ArraySpec, read_manifest
 from colmrl.store.writer import read_ids
-from colmrl.view import View
+from colmrl.view import Head, Precision, View
 
 _POOLED_BYTES = 1 << 28
 _MAPPED_FILES = 256  # open at a time: processes may have 1,024
@@ -60,6 +61,20 @@ class EmbeddingStore:
             for dim in sorted(dims[spec.head], reverse=True)
             if dim <= spec.dim
         ]
+
+    def made_on_reading(self) -> list[str]:
+        """In words, which views can be asked for besides `views()`: pooled, or of less precision."""
+        return [said for spec in self.manifest.arrays if (said := self._made_from(spec))]
+
+    def _made_from(self, spec: ArraySpec) -> str:
+        whole, full = View(spec.head, spec.dim, spec.vectors, spec.precision), self._full_dim(spec.head)
+        names: tuple[Precision, ...] = ("fp16", "int8", "binary")
+        coarser = [replace(whole, precision=name) for name in names if name != spec.precision]
+        found = [str(view) for view in coarser if spec.serves(view, full)]
+        pooled = replace(whole, vectors=32)
+        if spec.head == "multi" and spec.vectors is None and spec.serves(pooled, full):
+            found.insert(0, f"{pooled} (or any other number of vectors)")
+        return ", ".join(found)
 
     def single(self, view: View) -> Iterator[Float[np.ndarray, "n dim"]]:
         """The records' vectors at a view, a shard at a time, fp32, normalised."""
@@ -141,8 +156,7 @@ class EmbeddingStore:
 
     def _find_array(self, view: View) -> ArraySpec:
         self.trained.check(view)
-        full = max(self.manifest.multi_dims, default=0) if view.head == "multi" else max(self.manifest.single_dims)
-        serving = [spec for spec in self.manifest.arrays if spec.serves(view, full)]
+        serving = [spec for spec in self.manifest.arrays if spec.serves(view, self._full_dim(view.head))]
         if not serving:
             names = ", ".join(map(str, self.views()))
             raise InputError(f"view {str(view)!r}: {self.folder} keeps {names}: encode again with --views {view}")
@@ -154,6 +168,9 @@ class EmbeddingStore:
                     f"view {str(view)!r}: no document has more than {most} vectors: ask for x{most} or less"
                 )
         return spec
+
+    def _full_dim(self, head: Head) -> int:
+        return max(self.manifest.multi_dims if head == "multi" else self.manifest.single_dims, default=0)
 
     def counts(self, spec: ArraySpec) -> Int[np.ndarray, " records"]:
         """How many vectors each record has in an array."""

@@ -8,7 +8,6 @@ processes may write different shards of one plan.
 """
 
 import functools
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +19,7 @@ import torch
 from colmrl.coding import code
 from colmrl.data.fingerprint import combined
 from colmrl.errors import InputError
-from colmrl.files import write_text, write_whole
+from colmrl.files import digest, write_text, write_whole
 from colmrl.scoring import MultiVectors
 from colmrl.store.manifest import FINISHED, PLANNED, Manifest, Shard, read_any_manifest, write_manifest
 
@@ -106,8 +105,7 @@ class StoreWriter:
         found = {}
         for path in sorted(self.folder.glob(f"*-{number:05d}.*")):
             if path.suffix in (".npy", ".jsonl"):
-                with path.open("rb") as file:
-                    found[path.name] = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+                found[path.name] = digest(path)
         return found
 
 
@@ -131,8 +129,9 @@ def begin(folder: Path, wanted: Manifest, records: Mapping[str, str], append: bo
             if interrupted and read_any_manifest(folder / PLANNED).unlike(base):
                 raise InputError(f"{folder}: records were being added when it was interrupted: go on with --append")
             _check_same(folder, base, planned, ("shards", "removed", "content_hash") if base.removed else ("shards",))
-            _check_kept(folder, base, records)
             _write_lost_ids(folder, base, rows)
+            if base.removed:
+                _check_kept(folder, base, records)
             planned, rows = _drop_lost(folder, base), []
     if interrupted:
         _check_same(folder / PLANNED, read_any_manifest(folder / PLANNED), planned)
@@ -146,8 +145,9 @@ def begin(folder: Path, wanted: Manifest, records: Mapping[str, str], append: bo
 
 def _check_kept(folder: Path, base: Manifest, records: Mapping[str, str]) -> None:
     """An InputError unless the store is of these records, but for those that were removed from it."""
-    live = live_rows(folder, base) if base.removed else {}
-    if base.removed and any(records.get(name) != stated for name, (_, stated) in live.items()):
+    live = live_rows(folder, base)
+    out = _taken_out(folder, base, live)
+    if {pair for pair in records.items() if pair not in out} != {(name, said) for name, (_, said) in live.items()}:
         raise InputError(f"{folder}: the data's records changed: add what changed to it with --append")
 
 

@@ -23,6 +23,14 @@ class ExampleDataset(Dataset[Example]):
     def __init__(self, examples: Mixture, negatives: int, seed: int):
         self.examples, self.negatives, self.seed, self.epoch = examples, negatives, seed, 0
 
+    @property
+    def sizes(self) -> list[int]:
+        return self.examples.sizes
+
+    @property
+    def weights(self) -> list[float] | None:
+        return self.examples.weights
+
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 

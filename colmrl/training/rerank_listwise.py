@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from colmrl.config import Config
 from colmrl.data.mixture import Mixture
-from colmrl.data.reading import read_training
+from colmrl.data.reading import format_of, read_training
 from colmrl.data.records import Document, Examples, Query
 from colmrl.errors import InputError
 from colmrl.losses.ranknet import weighted_ranknet
@@ -147,7 +147,7 @@ def examples(config: Config) -> Choices:
             "leave it out, or choose rerank.identifiers=letters"
         )
     sources = config.data.sources or (config.data,)
-    by_user = [_is_sequences(source.path, source.format) for source in sources]
+    by_user = [(source.format or format_of(Path(source.path))) == "sequences" for source in sources]
     return Choices(mixture, positives, config.rerank.candidates, config.seed, by_user, config.train.negatives)
 
 
@@ -170,10 +170,6 @@ def compute_loss(config: Config, model: nn.Module, batch: dict[str, Any]) -> Ten
 
 def reranker(model: ListwiseReranker) -> Reranker:
     return model
-
-
-def _is_sequences(path: str, format_: str | None) -> bool:
-    return format_ == "sequences" or (format_ is None and (Path(path) / "user_sequence.txt").is_file())
 
 
 def _ends(part: Examples) -> list[int]:

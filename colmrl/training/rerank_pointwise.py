@@ -8,8 +8,8 @@ the query: a tiny model that did not learn from random documents did from these 
 
 import logging
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from colmrl.config import Config
-from colmrl.data.mixture import Mixture, named
+from colmrl.data.mixture import Mixture
 from colmrl.data.reading import read_training
-from colmrl.data.records import Document, Example, Query
+from colmrl.data.records import Document, Query
 from colmrl.losses.reranking import binary_cross_entropy, pairwise_logistic, softmax_over_list
 from colmrl.reranking.pointwise import PointwiseModel, PointwisePrompt, PointwiseReranker
 from colmrl.training.guards import identity
@@ -61,22 +61,9 @@ class PointwiseData(Dataset[Question]):
         own = range(self.examples.negatives_of(index))
         example = self.examples.with_negatives(index, draw.sample(own, min(self.negatives, len(own))))
         known = frozenset(self.answers.get(example.query.id, ())) | {example.positive.id}
-        spare = self._spare(index, example, known, draw)
-        return Question(example.query, example.positive, example.negatives, spare, known)
-
-    def _spare(self, index: int, example: Example, known: frozenset[str], draw: random.Random) -> tuple[Document, ...]:
-        """As many random documents of the same data set as its own are fewer than asked for."""
-        count, found = self.negatives - len(example.negatives), dict[str, Document]()
-        part, source = self.examples.source_of(index)
-        taken = known | {document.id for document in example.negatives}
-        for place in _drawn(draw, len(source.documents)) if count else ():
-            if len(found) == count:
-                break
-            name = source.documents.ids[place]
-            name = named(part, name) if len(self.examples.parts) > 1 else name
-            if name not in taken:
-                found[name] = replace(source.documents[place], id=name)
-        return tuple(found.values())
+        never = known | {document.id for document in example.negatives}
+        spare = self.examples.random_documents(index, never, self.negatives - len(example.negatives), draw)
+        return Question(example.query, example.positive, example.negatives, tuple(spare), known)
 
 
 @dataclass(frozen=True)
@@ -145,16 +132,3 @@ def compute_loss(config: Config, model: Any, batch: dict[str, Any]) -> Tensor:
             return pairwise_logistic(scores, there)
         case "softmax":
             return softmax_over_list(scores, there)
-
-
-def _drawn(draw: random.Random, count: int) -> Iterator[int]:
-    """All of `range(count)` in a random order, without a list of them where only a few are looked at."""
-    seen: set[int] = set()
-    while len(seen) < count // 2:
-        place = draw.randrange(count)
-        if place not in seen:
-            seen.add(place)
-            yield place
-    rest = [place for place in range(count) if place not in seen]
-    draw.shuffle(rest)
-    yield from rest

@@ -6,21 +6,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, set_seed
+from transformers import set_seed
 
 from colmrl.config import Config, TrainConfig
 from colmrl.configure import replace
 from colmrl.errors import InputError
-from colmrl.inputs import write_inputs
-from colmrl.processes import on_first, processes, rank, start
-from colmrl.runtime import use_torch
-from colmrl.training.callbacks import Metrics
-from colmrl.training.guards import check_finite, locked
-from colmrl.training.held_out import KeepBest, best_point, is_over
-from colmrl.training.reporting import check_reporters, close_reporters, reporters
-from colmrl.training.rerank_trainer import HeldOutCandidates, RerankData, RerankTask, RerankTrainer, batches
-from colmrl.training.run_folder import check_same_run, resume_point, start_folder
+from colmrl.processes import on_first, processes, rank
+from colmrl.training.guards import locked
+from colmrl.training.held_out import best_point
+from colmrl.training.rerank_trainer import HeldOutCandidates, RerankData, RerankTask, RerankTrainer
+from colmrl.training.resumable import batches_of
+from colmrl.training.run_folder import enter, start_folder
 from colmrl.training.trainer import arguments
 
 log = logging.getLogger(__name__)
@@ -36,17 +32,9 @@ def train_reranker(config: Config) -> Path:
     An interrupted run goes on from its last resume point; a finished one is refused, never overwritten. Of several
     processes all read and check, and the first alone writes.
     """
-    start(use_torch(config))
-    if rank():
-        logging.getLogger("colmrl").setLevel(logging.WARNING)
-    output = Path(config.output)
-    checkpoint = output / "checkpoint"
-    if checkpoint.exists():
-        raise InputError(f"{checkpoint}: exists already: choose another --output, or remove it")
     _check_settings(config)
-    check_reporters(config)
-    config = on_first(lambda: write_inputs(config))
-    on_first(lambda: check_same_run(config, output))
+    config, output = enter(config), Path(config.output)
+    checkpoint = output / "checkpoint"
     task = task_of(config)
     wanted = config.train.max_steps if config.train.max_steps >= 0 else config.train.epochs
     data = task.examples(config) if wanted else None
@@ -115,7 +103,7 @@ def _fit(
     if config.train.gradient_checkpointing:
         model.language.checkpoint_gradients()
     folder, train = output / "trainer", config.train
-    an_epoch = -(-len(batches(config, data)) // train.accumulation)
+    an_epoch = -(-len(batches_of(config, data)) // train.accumulation)
     if held_out is not None and train.eval_steps is None:
         config = replace(config, train={"eval_steps": an_epoch})
     trainer = RerankTrainer(
@@ -128,49 +116,17 @@ def _fit(
         eval_dataset=data if held_out is not None else None,  # the library wants one; ours are candidates
         data_collator=task.collator(config, model),
     )
-    trainer.remove_callback(PrinterCallback)
-    if rank():
-        torch.manual_seed(config.seed + rank())  # of dropout: weights were drawn alike, and are on their way
-    resume = on_first(lambda: resume_point(folder))
     queries = train.batch_size * processes() * train.accumulation
     log.info(
         "%d steps of %d queries, %d steps an epoch; %d examples", trainer.args.max_steps, queries, an_epoch, len(data)
     )
-    if resume:
-        log.info("going on from %s", resume)
-    if resume and is_over(Path(resume), trainer.args.max_steps, train.patience):
-        trainer.state = TrainerState.load_from_json(f"{resume}/trainer_state.json")
-        trainer._load_from_checkpoint(resume)
-    else:
-        _train(config, trainer, output, resume)
-    check_finite(model, trainer.state.global_step)
+    trainer.fit(output)
     _keep_best(config, trainer, output, an_epoch)
-
-
-def _train(config: Config, trainer: RerankTrainer, output: Path, resume: str | None) -> None:
-    if config.train.best_metric:
-        trainer.add_callback(KeepBest())
-    if config.train.patience:
-        trainer.add_callback(EarlyStoppingCallback(config.train.patience))
-    metrics = None
-    if not rank():
-        metrics, step = Metrics(output / "metrics.jsonl"), int(resume.rpartition("-")[2]) if resume else 0
-        trainer.add_callback(metrics)
-        for reporter in reporters(config, output, step):
-            trainer.add_callback(reporter)
-    try:
-        trainer.train(resume_from_checkpoint=resume)
-    finally:
-        if metrics is not None:
-            metrics.close()
-            close_reporters(config)
 
 
 def _keep_best(config: Config, trainer: RerankTrainer, output: Path, an_epoch: int) -> None:
     """The weights of the best evaluation, named in the log and in the last line of metrics.jsonl."""
     state, name = trainer.state, config.train.best_metric
-    if state.global_step < trainer.args.max_steps:
-        log.info("stopped: nothing better in %d evaluations (train.patience)", config.train.patience)
     best = best_point(output / "trainer", state)
     if best is None or state.best_global_step is None:
         return

@@ -3,34 +3,30 @@
 import json
 import logging
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, set_seed
+from transformers import set_seed
 
 from colmrl.config import Config
 from colmrl.data.mixture import Mixture
 from colmrl.data.reading import read_training
 from colmrl.errors import InputError
 from colmrl.files import write_text
-from colmrl.inputs import write_inputs
 from colmrl.models.initialising import take_over
 from colmrl.models.retriever import Retriever
-from colmrl.processes import on_first, processes, rank, start
+from colmrl.processes import on_first, rank
 from colmrl.runtime import use_torch
 from colmrl.training.auto_batch import choose_mini_batch
 from colmrl.training.batches import Collator, ExampleDataset, check_teacher
 from colmrl.training.caching import prepare_cache
-from colmrl.training.callbacks import Metrics
 from colmrl.training.ema import Ema, load_average
 from colmrl.training.gather import whole_weights
-from colmrl.training.guards import check_finite, check_useful, describe, identity, locked
-from colmrl.training.held_out import HeldOut, KeepBest, best_point, check_watching, is_over
+from colmrl.training.guards import check_useful, describe, identity, locked
+from colmrl.training.held_out import HeldOut, best_point, check_watching
 from colmrl.training.profiling import Profile
-from colmrl.training.reporting import check_reporters, close_reporters, reporters
-from colmrl.training.run_folder import check_same_run, resume_point, start_folder
-from colmrl.training.sampler import RetrievalBatches
+from colmrl.training.resumable import batches_of
+from colmrl.training.run_folder import enter, resume_point, start_folder
 from colmrl.training.throughput import Throughput
 from colmrl.training.trainer import RetrieverTrainer, arguments
 
@@ -48,17 +44,9 @@ def train(config: Config) -> Path:
         from colmrl.training.rerank_run import train_reranker
 
         return train_reranker(config)
-    start(use_torch(config))
-    if rank():
-        logging.getLogger("colmrl").setLevel(logging.WARNING)
-    output = Path(config.output)
-    checkpoint = output / "checkpoint"
-    if checkpoint.exists():
-        raise InputError(f"{checkpoint}: exists already: choose another --output, or remove it")
     check_watching(config)
-    check_reporters(config)
-    config = on_first(lambda: write_inputs(config))
-    on_first(lambda: check_same_run(config, output))
+    config, output = enter(config), Path(config.output)
+    checkpoint = output / "checkpoint"
     steps_wanted = config.train.max_steps if config.train.max_steps >= 0 else config.train.epochs
     data = held_out = examples = None
     if steps_wanted:
@@ -131,36 +119,19 @@ def _fit(
     inputs = model.inputs
     if config.train.tower_cache:
         inputs = prepare_cache(config, model.to(use_torch(config)), dataset, size)
-    sizes, folder = dataset.examples.sizes, output / "trainer"
-    batches = len(RetrievalBatches(sizes, None, config.train.batch_size, config.seed, world=processes()))
+    folder = output / "trainer"
     trainer = RetrieverTrainer(
         config,
         model=model,
-        args=arguments(config, folder, -(-batches // config.train.accumulation)),
+        args=arguments(config, folder, -(-len(batches_of(config, dataset)) // config.train.accumulation)),
         train_dataset=dataset,
         eval_dataset=held_out,
         data_collator=Collator(inputs, positives, size, config.train.mini_batch_tokens),
     )
-    trainer.remove_callback(PrinterCallback)
-    if rank():
-        torch.manual_seed(config.seed + rank())  # of dropout: weights were drawn alike, and are on their way
-    resume = on_first(lambda: resume_point(folder))
+    _watch(config, trainer, output)
     log.info("%s", describe(config, len(dataset), dataset.negatives, trainer.args.max_steps))
-    if resume:
-        log.info("going on from %s", resume)
-    if resume and is_over(Path(resume), trainer.args.max_steps, config.train.patience):
-        trainer.state = TrainerState.load_from_json(f"{resume}/trainer_state.json")
-        trainer._load_from_checkpoint(resume)
-    else:
-        closing = _watch(config, trainer, output, resume)
-        try:
-            trainer.train(resume_from_checkpoint=resume)
-        finally:
-            closing()
-    check_finite(model, trainer.state.global_step)
+    trainer.fit(output)
     best = best_point(folder, trainer.state)
-    if trainer.state.global_step < trainer.args.max_steps:
-        log.info("stopped: nothing better in %d evaluations (train.patience)", config.train.patience)
     if best:
         log.info(
             "kept: step %s, %s %.4f",
@@ -185,34 +156,18 @@ def _mini_batch_size(config: Config, model: Retriever, dataset: ExampleDataset, 
     return json.loads(found.read_text())["mini_batch_size"]
 
 
-def _watch(config: Config, trainer: RetrieverTrainer, output: Path, resume: str | None) -> Callable[[], None]:
-    """Have the trainer watched as the configuration asks for; returns what is to be called at the end."""
+def _watch(config: Config, trainer: RetrieverTrainer, output: Path) -> None:
+    """The moving average, throughput and the profile, where they are asked for."""
     train, model = config.train, trainer.model
     assert isinstance(model, Retriever)
     if train.ema:
-        trainer.ema = Ema(train.ema, resume)
+        trainer.ema = Ema(train.ema, on_first(lambda: resume_point(output / "trainer")))
         trainer.add_callback(trainer.ema)
-    if train.best_metric:
-        trainer.add_callback(KeepBest())
-    if train.patience:
-        trainer.add_callback(EarlyStoppingCallback(train.patience))
     throughput = Throughput()
     trainer.add_callback(throughput)
     trainer.on_batch.append(throughput.on_batch)
     trainer.numbers.append(throughput.numbers)
-    if rank():
-        return lambda: None
-    if train.profile:
+    if train.profile and not rank():
         heads = [head for head in (model.single, model.multi) if head is not None]
         parts = {"vision": model.backbone.vision_modules, "language": [model.backbone], "heads": heads}
         trainer.add_callback(Profile(train.profile, output / "profile", trainer, parts))
-    metrics, step = Metrics(output / "metrics.jsonl"), int(resume.rpartition("-")[2]) if resume else 0
-    trainer.add_callback(metrics)
-    for reporter in reporters(config, output, step):
-        trainer.add_callback(reporter)
-
-    def close() -> None:
-        metrics.close()
-        close_reporters(config)
-
-    return close

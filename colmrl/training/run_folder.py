@@ -9,12 +9,30 @@ from colmrl.config import Config
 from colmrl.configure import changed_keys, save_config
 from colmrl.errors import InputError
 from colmrl.files import write_text
+from colmrl.inputs import write_inputs
+from colmrl.processes import on_first, start
+from colmrl.runtime import use_torch
 from colmrl.training.guards import check_identity
+from colmrl.training.reporting import check_reporters
 
 # What may differ when an interrupted run is gone on with: none of it changes the weights.
 _FREE = ("device", "encode.", "mine.", "eval.", "loop.", "train.workers", "train.log_steps", "train.save_steps")
 _FREE += ("train.report_to", "train.profile")
 _FREE_UNJUDGED = ("train.eval_steps", "data.eval_path", "data.eval_split")  # where nothing is kept for being best
+
+
+def enter(config: Config) -> Config:
+    """Join the run's other processes; an InputError where its folder cannot be trained into. Returns the settings with
+    generated inputs, if any, written and named by path."""
+    start(use_torch(config))
+    output = Path(config.output)
+    checkpoint = output / "checkpoint"
+    if checkpoint.exists():
+        raise InputError(f"{checkpoint}: exists already: choose another --output, or remove it")
+    check_reporters(config)
+    config = on_first(lambda: write_inputs(config))
+    on_first(lambda: check_same_run(config, output))
+    return config
 
 
 def check_same_run(config: Config, output: Path) -> None:

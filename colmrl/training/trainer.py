@@ -1,4 +1,4 @@
-"""transformers.Trainer with our loss, batches and resume points; everything else is the library's."""
+"""The retriever's trainer: the loss of both heads, and our settings in the library's words."""
 
 import contextlib
 import functools
@@ -9,17 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
 from colmrl.config import Config
 from colmrl.errors import InputError
 from colmrl.models.retriever import Embeddings, Retriever
-from colmrl.processes import on_first, processes, rank, wait
+from colmrl.processes import on_first, processes
 from colmrl.runtime import use_torch
-from colmrl.training.batches import ExampleDataset
 from colmrl.training.ema import Ema
 from colmrl.training.gather import gather_counts, sum_over_processes
 from colmrl.training.grad_cache import cached_step, tensors
@@ -27,26 +24,19 @@ from colmrl.training.guards import check_finite
 from colmrl.training.held_out import HeldOut
 from colmrl.training.objective import Objective
 from colmrl.training.pool import make_pool
-from colmrl.training.sampler import RetrievalBatches
-
-_WEIGHTS, _OBJECTIVE = "trainable.safetensors", "objective."
+from colmrl.training.resumable import ResumableTrainer
 
 
-class RetrieverTrainer(Trainer):
-    """The loss of both heads over all processes' candidates, in one pass or by GradCache; resume points hold what is
-    trained and nothing else.
+class RetrieverTrainer(ResumableTrainer):
+    """The loss of both heads over all processes' candidates, in one pass or by GradCache.
 
     `on_batch`: called with every batch before its step; `numbers`: what else is in each log. `ema`: what is evaluated
     in place of the weights, if anything is.
     """
 
-    train_dataset: ExampleDataset
-
     def __init__(self, config: Config, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.config = config
-        self.model_accepts_loss_kwargs = False  # ours is a mean over the batch
-        self.objective = Objective(config).to(self.args.device)
+        super().__init__(config, **kwargs)
+        self.beside = self.objective = Objective(config).to(self.args.device)
         self.on_batch: list[Callable[[dict[str, Any]], None]] = []
         self.numbers: list[Callable[[], dict[str, float]]] = []
         self.ema: Ema | None = None
@@ -55,31 +45,6 @@ class RetrieverTrainer(Trainer):
         train = config.train
         self._cached = bool(train.mini_batch_size or train.mini_batch_tokens or train.auto_batch)
         _check_engine(self, config, self._cached)
-
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        """Each process draws its own share of every batch, so nothing is left for accelerate to split."""
-        train = self.config.train
-        self._batches = RetrievalBatches(
-            self.train_dataset.examples.sizes,
-            self.train_dataset.examples.weights,
-            train.batch_size,
-            self.config.seed,
-            rank(),
-            processes(),
-        )
-        return DataLoader(
-            self.train_dataset,
-            batch_sampler=self._batches,
-            collate_fn=self.data_collator,
-            num_workers=train.workers,
-            pin_memory=self.args.dataloader_pin_memory,
-        )
-
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """What draws by the epoch is told it here: on resuming, the library puts a loader of its own around them."""
-        self.train_dataset.set_epoch(kwargs["epoch"])
-        self._batches.set_epoch(kwargs["epoch"])
-        super()._run_epoch(*args, **kwargs)
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
@@ -166,44 +131,12 @@ class RetrieverTrainer(Trainer):
         folder = Path(str(self.args.output_dir)) / "held-out"
         with self.ema.swapped() if self.ema is not None else contextlib.nullcontext():
             judged = on_first(lambda: held_out.judge(model, folder))
-        metrics = {f"eval_{name}": value for name, value in judged.items()}
-        metrics["eval_seconds"] = time.monotonic() - start
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        """The first process's state comes after this, and says that the resume point is whole."""
-        super()._save_rng_state(output_dir)
-        wait()
+        return self.note_judged(judged, start)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        if not self.args.should_save:
-            return
-        folder = Path(output_dir or str(self.args.output_dir))
-        folder.mkdir(parents=True, exist_ok=True)
-        assert self.model is not None
-        values = state_dict or dict(self.model.named_parameters())  # given where weights are sharded: whole ones
-        names = [name for name, p in self.model.named_parameters() if p.requires_grad]
-        trained = {name: values[name].detach().contiguous() for name in names}
-        trained |= {f"{_OBJECTIVE}{name}": value.contiguous() for name, value in self.objective.state_dict().items()}
-        save_file(trained, folder / _WEIGHTS)
-        if self.ema is not None:
-            self.ema.save(folder)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        weights = load_file(Path(resume_from_checkpoint) / _WEIGHTS)
-        learnt = {
-            name.removeprefix(_OBJECTIVE): weights.pop(name) for name in list(weights) if name.startswith(_OBJECTIVE)
-        }
-        self.objective.load_state_dict(learnt)
-        if self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)  # from shards, which the library saved
-            return
-        target = model or self.model
-        assert target is not None
-        _, unexpected = target.load_state_dict(weights, strict=False)
-        assert not unexpected, unexpected
+        super()._save(output_dir, state_dict)
+        if self.ema is not None and self.args.should_save:
+            self.ema.save(Path(output_dir or str(self.args.output_dir)))
 
 
 def arguments(config: Config, folder: Path, steps_an_epoch: int) -> TrainingArguments:

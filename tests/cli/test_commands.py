@@ -4,23 +4,13 @@ import json
 import shutil
 
 import pytest
-from typer.testing import CliRunner
+from commands import call, refused
 
 from colmrl.cli.evaluate import eval_app
 from colmrl.cli.main import main_app
 from colmrl.cli.mine import mine_app
 from colmrl.cli.train import train_app
 from colmrl.models.retriever import Retriever
-
-
-def call(app, *arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-def refused(result, says):
-    assert result.exit_code == 2, result.output
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert says in line
 
 
 @pytest.fixture

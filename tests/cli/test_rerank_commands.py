@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from commands import call, refused
 
 from colmrl.cli.evaluate import eval_app
 from colmrl.cli.main import main_app
@@ -42,16 +42,6 @@ def models(tiny, tmp_path_factory):
 @pytest.fixture(scope="module")
 def qilin(tmp_path_factory):
     return write_qilin_sample(tmp_path_factory.mktemp("qilin") / "q", searches=6, notes=30, test_searches=5)
-
-
-def call(app, *arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-def refused(result, says):
-    assert result.exit_code == 2, result.output
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert says in line
 
 
 def values_of(folder, protocol=None):

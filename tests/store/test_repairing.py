@@ -1,6 +1,7 @@
 """A finished store that lost something: said when it is read, and made again by encoding."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -10,6 +11,7 @@ from colmrl.cli.store import store_app
 from colmrl.encoding import encode
 from colmrl.errors import InputError
 from colmrl.store import EmbeddingStore, remove
+from colmrl.view import View
 
 
 def contents(folder):
@@ -34,6 +36,41 @@ def test_a_lost_file_of_ids_is_said_and_written_again(content, copy, checkpoint,
         EmbeddingStore(copy / "documents")
     encode(settings(copy), checkpoint, sample / "train", copy)
     assert contents(copy) == before
+
+
+def test_a_lost_file_of_ids_is_written_again_in_a_store_that_documents_were_taken_out_of(
+    copy, checkpoint, settings, sample
+):
+    remove(copy / "documents", EmbeddingStore(copy / "documents").ids[:1])
+    before = contents(copy)
+    (copy / "documents/ids-00001.jsonl").unlink()
+    encode(settings(copy), checkpoint, sample / "train", copy)
+    assert contents(copy) == before
+
+
+def test_what_the_data_has_more_is_said_in_a_store_that_documents_were_taken_out_of(copy, checkpoint, settings, data):
+    gone, *kept = EmbeddingStore(copy / "documents").ids
+    remove(copy / "documents", [gone])
+    before = contents(copy)
+    encode(settings(copy), checkpoint, data, copy)
+    assert contents(copy) == before
+    line = json.loads((data / "corpus.jsonl").read_text().splitlines()[0])
+    with (data / "corpus.jsonl").open("a") as file:
+        file.write(json.dumps(line | {"_id": "new"}) + "\n")
+    with pytest.raises(InputError, match="the data's records changed: add what changed to it with --append"):
+        encode(settings(copy), checkpoint, data, copy)
+    assert contents(copy) == before
+    encode(settings(copy), checkpoint, data, copy, append=True)
+    assert EmbeddingStore(copy / "documents").ids == [*kept, "new"]
+
+
+def test_every_view_that_show_names_can_be_read(copy):
+    said = CliRunner().invoke(store_app, ["show", str(copy)]).output
+    documents = EmbeddingStore(copy / "documents")
+    named = re.findall(r"(?:single|multi)@[\w:]+", said.replace("multi@64x32", "multi@64x4"))
+    assert {"multi@64x4", "multi@64:binary"} <= set(named)
+    for view in map(View.parse, named):
+        assert len(next(iter(documents.multi(view) if view.head == "multi" else documents.single(view))))
 
 
 def test_lost_positions_are_said_and_made_again(copy, checkpoint, settings, sample):
