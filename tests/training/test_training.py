@@ -16,7 +16,7 @@ from colmrl.data.records import Triple, relevant
 from colmrl.data.triples import write_triples
 from colmrl.errors import InputError
 from colmrl.models.retriever import Retriever
-from colmrl.training import run as run_module
+from colmrl.training import resumable
 from colmrl.training.run import negatives_to_use, train
 
 
@@ -87,10 +87,10 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(settings, tmp_path, samp
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        metrics = run_module.Metrics
+        metrics = resumable.Metrics
         Stop.close = metrics.close
         Stop.bar = None
-        patch.setattr(run_module, "Metrics", lambda path: Stop())
+        patch.setattr(resumable, "Metrics", lambda path: Stop())
         with pytest.raises(KeyboardInterrupt):
             train(settings(tmp_path / "cut", *same))
     assert not (tmp_path / "cut/checkpoint").exists()
