@@ -87,7 +87,7 @@ class LossConfig:
 
 
 Format = Literal[
-    "beir", "video-pairs", "sequences", "qilin", "qilin-recommendation",
+    "beir", "mteb", "video-pairs", "sequences", "qilin", "qilin-recommendation",
     "query-image", "sentence-transformers", "colpali", "tevatron", "flagembedding", "ms-swift", "triples",
 ]  # fmt: skip
 ItemForm = Literal["text", "raw_image", "caption", "semantic_summary", "semantic_summary_small"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from colmrl.config import DataConfig, ShowConfig
 from colmrl.data.beir import read_beir
+from colmrl.data.corpus_tables import PARTS, is_corpus_tables, read_corpus_tables
 from colmrl.data.mixture import Mixture, join_answers
 from colmrl.data.qilin import read_qilin
 from colmrl.data.records import Collection, Examples, Splits, relevant
@@ -40,6 +41,8 @@ def read_collection(path: str, data: DataConfig, show: ShowConfig = _AS_IT_IS) -
             collection = read_beir(folder if folder.is_dir() else _from_hub(path), data.strict)
         case "video-pairs":
             collection = read_video_pairs(folder, show.video_template, show.frames, data.strict)
+        case "mteb":
+            collection = read_corpus_tables(path, data.strict)
         case "qilin":
             collection = read_qilin(path, data.strict, "search", data.root)
         case "qilin-recommendation":
@@ -145,10 +148,13 @@ def format_of(folder: Path) -> str | None:
             return "qilin"
         if any(folder.glob("notes*")) and any(folder.glob("recommendation_t*")):
             return "qilin-recommendation"
+        if is_corpus_tables(folder):
+            return "mteb"
         if (folder / "corpus.jsonl").is_file() or (folder / "qrels").is_dir():
             return "beir"  # not whole: the error says which file is missing
-    elif not folder.exists() and _keeps_beir_files(folder.as_posix()):
-        return "beir"
+    elif not folder.exists():
+        name = folder.as_posix()
+        return "beir" if _keeps_beir_files(name) else "mteb" if _keeps_corpus_tables(name) else None
     return None
 
 
@@ -167,6 +173,19 @@ def _keeps_beir_files(name: str) -> bool:
             name, "queries.jsonl", repo_type="dataset"
         )
     except (OSError, ValueError) as error:  # what the hub's client raises, whatever went wrong
+        raise _no_hub(name, error) from None
+
+
+@functools.lru_cache(maxsize=16)
+def _keeps_corpus_tables(name: str) -> bool:
+    """Whether a data set of the hub has configurations of the names that MTEB and ViDoRe give them."""
+    from datasets import get_dataset_config_names
+
+    if ":" in name:
+        return False
+    try:
+        return set(PARTS) <= set(get_dataset_config_names(name))
+    except Exception as error:  # of no common class
         raise _no_hub(name, error) from None
 
 

@@ -357,6 +357,7 @@ def test_a_name_of_the_hub_is_loaded_by_datasets_with_its_configuration(tmp_path
 
     monkeypatch.setattr("datasets.load_dataset", load)
     monkeypatch.setattr("colmrl.data.reading._keeps_beir_files", lambda name: False)
+    monkeypatch.setattr("colmrl.data.reading._keeps_corpus_tables", lambda name: False)
     assert len(read("some/pairs:en").documents) == 1 == len(read("some/pairs").documents)
     assert asked == [("some/pairs", "en"), ("some/pairs", None)]
     with pytest.raises(InputError, match=r"nobody/nothing: no such folder, and not to be had from the hub \(offline\)"):
