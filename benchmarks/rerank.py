@@ -41,7 +41,7 @@ RERANKERS: dict[str, tuple[list[str], tuple[float, ...]]] = {
             *("task=pointwise", "rerank.pooling=query", "rerank.loss=softmax"),
             *("train.batch_size=8", "train.negatives=7", "train.max_steps=900"),
         ],
-        (0.0, 0.05),
+        (0.0, 0.5, 0.9, 0.99),
     ),
     "listwise letters": (["task=listwise", "train.batch_size=8", "train.negatives=8"], (0.0, 0.5)),
     "listwise numbers": (

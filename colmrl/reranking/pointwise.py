@@ -2,10 +2,10 @@
 
 Two forms. `classifier`: a linear head on the last token's hidden state (BERT's, of `[CLS] query [SEP] document
 [SEP]`, on the first token's), or on the mean over the document or the query, where `rerank.pooling` names one: it
-then stands last and has seen the other. `yes_no`: sigmoid(logit of "yes" - logit of "no") as the answer to Qwen3-VL-
-Reranker's prompt (arXiv:2601.04720), word for word, so that its weights and scores fit; a classifier needs not be
-told what to say, and is asked the same without that system message (and without `<Instruct>:`, where
-rerank.instruction is empty).
+then stands last and has seen the other (a tiny model learnt fastest from the query's: docs/pointwise.md). `yes_no`:
+sigmoid(logit of "yes" - logit of "no") as the answer to Qwen3-VL-Reranker's prompt (arXiv:2601.04720), word for
+word, so that its weights and scores fit; a classifier needs not be told what to say, and is asked the same without
+that system message (and without `<Instruct>:`, where rerank.instruction is empty).
 
 At scoring, instruction and query, which all documents of a query share, are read once (their keys and values) if they
 stand first; a document is tokenised once, and those of like length share a batch.
