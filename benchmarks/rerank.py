@@ -2,11 +2,13 @@
 made incomplete (each query keeps one of its answers, drawn), and retriever and rerankers are trained on those.
 
     python benchmarks/run.py rerank                                   # needs about two CPU hours
+    python benchmarks/run.py rerank --only pointwise                  # 20 CPU minutes
     python benchmarks/run.py rerank --steps 600 --queries 64          # less of both
 
-A tiny InternVL retriever, 400 steps (the demo's round 1). Rerankers: pointwise (classifier), listwise with letters and
-with numbers, the pictures themselves in the prompt, from the same random weights; each query's own hard negatives are
-mined by the retriever (single@128, relative margin 0.05). Two tables:
+A tiny InternVL retriever, 400 steps (the demo's round 1). Rerankers: pointwise (classifier on the mean of the query's
+tokens, from the retriever's weights; first against other queries' positives alone, then also mined ones), listwise with
+letters and with numbers; the pictures themselves in the prompt; each query's own hard negatives are mined by the
+retriever (single@128, relative margin 0.05). Two tables:
 
 1. 256 new queries, the 20 best of single@16: the retriever alone, and reordered; nDCG@5 and seconds a query.
 2. As a filter of mining (mine.filters: teacher): of the pictures that mining without filters takes for negatives though
@@ -31,22 +33,31 @@ from colmrl.configure import load_config, replace
 
 COMMON = ["train.adam_beta2=0.98", "train.weight_decay=0.01", "train.warmup_steps=30", "train.schedule=linear"]
 COMMON += ["rerank.queries=32", 'rerank.instruction=""', "model.padding_side=left", "train.learning_rate=1e-3"]
+COMMON += ["train.max_steps=2000"]
 # what is trained, and the margins at which it filters
 RERANKERS: dict[str, tuple[list[str], tuple[float, ...]]] = {
-    "pointwise": (["task=pointwise", "rerank.loss=softmax", "train.batch_size=16", "train.negatives=4"], (0.0, 0.05)),
+    "pointwise": (
+        [
+            *("task=pointwise", "rerank.pooling=query", "rerank.loss=softmax"),
+            *("train.batch_size=8", "train.negatives=7", "train.max_steps=900"),
+        ],
+        (0.0, 0.5, 0.9, 0.99),
+    ),
     "listwise letters": (["task=listwise", "train.batch_size=8", "train.negatives=8"], (0.0, 0.5)),
     "listwise numbers": (
         ["task=listwise", "rerank.identifiers=numbers", "train.batch_size=8", "train.negatives=8"],
         (0.0, 0.5),
     ),
 }
+# before that: from the retriever's weights, without mined negatives
+FIRST = {"pointwise": ["data.triples=null", "train.schedule=constant", "train.max_steps=300"]}
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--retriever-steps", type=int, default=400)
-    parser.add_argument("--steps", type=int, default=2000, help="of each reranker")
+    parser.add_argument("--steps", type=int, help="of each reranker; without: its own, 2000 or 900")
     parser.add_argument("--queries", type=int, default=256, help="that are judged, and mined for")
     parser.add_argument("--only", default=",".join(RERANKERS))
     parser.add_argument("--work", type=Path, default=Path("outputs/rerank"))
@@ -54,10 +65,16 @@ def main(argv: list[str] | None = None) -> None:
     asked = parser.parse_args(argv)
     folder = asked.work / f"seed-{asked.seed}"
     config, truth = prepared(folder, asked.seed, asked.retriever_steps)
-    rows = []
+    rows, steps = [], [] if asked.steps is None else [f"train.max_steps={asked.steps}"]
     for name in asked.only.split(","):
         given, margins = RERANKERS[name]
-        checkpoint, train_s = trained(config, folder / name.replace(" ", "-"), given, asked.steps)
+        before, run, seconds = [], folder / name.replace(" ", "-"), 0.0
+        if name in FIRST:
+            first = [*given, *FIRST[name], f"train.init_from={folder / 'checkpoint'}"]
+            checkpoint, seconds = trained(config, run.with_name(f"{run.name}-first"), first)
+            before = [f"train.init_from={checkpoint}"]
+        checkpoint, train_s = trained(config, run, [*given, *before, *steps])
+        train_s += seconds
         rows += reordered(config, folder, name, checkpoint, asked.queries, bool(rows))
         rows += filtering(config, folder, name, checkpoint, margins, truth, asked.queries)
         rows.append({"case": "training", "system": name, "metric": "train_s", "value": train_s})
@@ -91,7 +108,7 @@ def prepared(folder: Path, seed: int, steps: int) -> tuple[Config, dict[str, lis
     return config, truth
 
 
-def trained(config: Config, folder: Path, given: list[str], steps: int) -> tuple[Path, float]:
+def trained(config: Config, folder: Path, given: list[str]) -> tuple[Path, float]:
     """The reranker's checkpoint, and the seconds that it took (0: it was there)."""
     from colmrl.training.run import train
 
@@ -100,7 +117,7 @@ def trained(config: Config, folder: Path, given: list[str], steps: int) -> tuple
         data, triples = config.data.path, folder.parent / "triples.jsonl"
         fixed = [f"output={folder}", f"seed={config.seed}", f"model.backbone={config.model.backbone}", "device=cpu"]
         fixed += [f"data.path={data}", f"data.triples={triples}", f"data.eval_path={config.data.eval_path}"]
-        train(load_config(None, [*fixed, *COMMON, *given, f"train.max_steps={steps}", "threads=1"]))
+        train(load_config(None, [*fixed, *COMMON, *given, "threads=1"]))
     return checkpoint, time.perf_counter() - started
 
 

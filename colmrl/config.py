@@ -1,7 +1,7 @@
 """The whole configuration, one frozen dataclass a section; `configure.load_config` fills it.
 
-Values are checked and converted by pydantic (so `1e-4`, which YAML reads as text, is a number where a number
-is due). `${output}` inside any text stands for the run folder.
+Values are checked and converted by pydantic (`1e-4`, text to YAML, is a number where one is due). `${output}` in any
+text stands for the run folder.
 """
 
 from typing import Annotated, Literal
@@ -170,7 +170,8 @@ class RerankConfig:
     """A reranker, `task: pointwise | listwise`: what it is asked, what it answers with, and how it is used."""
 
     instruction: str = "Given a search query, retrieve relevant candidates that answer the query."
-    score: Literal["classifier", "yes_no"] = "classifier"  # pointwise: a head on the last token, or yes/no logits
+    score: Literal["classifier", "yes_no"] = "classifier"  # pointwise: a head, or yes/no logits
+    pooling: Literal["last", "document", "query"] = "last"  # what the head reads: last token, or that part's mean
     loss: Literal["bce", "pairwise", "softmax"] = "bce"  # pointwise, over a query's positive and train.negatives
     identifiers: Literal["letters", "numbers"] = "letters"  # listwise: how candidates are named
     candidates: Annotated[int, Field(ge=2, le=26)] = 20  # listwise: in one prompt, in training and in a window

@@ -23,11 +23,12 @@ def sample(
         str, typer.Option(help="shapes, video-pairs, qilin, sequences, query-image or triples.")
     ] = "shapes",
     seed: Annotated[int, typer.Option(help="Another seed, other data.")] = 0,
+    searches: Annotated[int | None, typer.Option(help="qilin: so many to train on, a quarter to test on.")] = None,
 ) -> None:
     """Generated data of a format. shapes: coloured shapes with captions and near-duplicates, OUT/train and OUT/test."""
     from colmrl.data.samples import write_sample_of
 
-    write_sample_of(kind, Path(out), seed)
+    write_sample_of(kind, Path(out), seed, searches)
     typer.echo(out)
 
 

@@ -41,7 +41,7 @@ def write_qilin_sample(
     The same seed gives the same rows and pictures.
     """
     if searches < 1 or test_searches < 1 or notes < 12:
-        given = f"--searches {searches}, --test_searches {test_searches}, --notes {notes}"
+        given = f"--searches: {searches} to train on, {test_searches} to test on, {notes} notes"
         raise InputError(f"{given}: too few: 1, 1 and 12 are the least")
     rng = random.Random(seed)
     covers = _covers(notes, rng)

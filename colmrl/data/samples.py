@@ -20,8 +20,13 @@ KINDS: dict[str, Callable[[Path, int], object]] = {
 }
 
 
-def write_sample_of(kind: str, out: Path, seed: int = 0) -> None:
-    """Write the sample of a kind to a new folder; the same seed gives the same data."""
+def write_sample_of(kind: str, out: Path, seed: int = 0, searches: int | None = None) -> None:
+    """Write the sample of a kind to a new folder; the same seed gives the same data. `searches`: of kind qilin."""
     if kind not in KINDS:
         raise InputError(f"sample:{kind}: no such sample: choose from {', '.join(KINDS)}")
-    KINDS[kind](out, seed)
+    if searches is None:
+        KINDS[kind](out, seed)
+        return
+    if kind != "qilin":
+        raise InputError(f"--searches: of --kind qilin alone, not {kind}: leave it out")
+    write_qilin_sample(out, seed, searches, test_searches=max(1, searches // 4))

@@ -7,7 +7,7 @@ reranked.trec   the reranked lists (reranked-2.trec … of further models); rera
                 killed goes on from
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,10 +17,12 @@ from colmrl.data.reading import read_collection
 from colmrl.data.records import Collection
 from colmrl.errors import InputError
 from colmrl.evaluation import qilin_protocol
-from colmrl.evaluation.baselines import Orders, bm25_on_history, markov, popularity
+from colmrl.evaluation.baselines import Orders, bm25_on_history, markov, popularity, random_orders
 from colmrl.evaluation.metrics import mean, of_orders
 from colmrl.evaluation.report import markdown_table
 from colmrl.evaluation.reranking import (
+    RANDOM,
+    SHUFFLES,
     Judged,
     beside,
     by_position,
@@ -65,12 +67,7 @@ def judge_rerankers(
         systems.append(_best_possible(candidates, names))
     rows = rows_of(systems, candidates, split)
     if part is not None and answers is not None:
-        official = [
-            Judged(
-                one.system, qilin_protocol.official_metrics({q: one.orders[q] for q in part.of}, answers), one.orders
-            )
-            for one in systems
-        ]
+        official = [_official(one, part, answers, config.seed) for one in systems]
         rows = rows_of(official, part, split, "qilin") + rows
     positions = _positions(judged, candidates)
     tables = [(title(of_protocol), table_lines(of_protocol)) for of_protocol in _apart(rows)]
@@ -113,6 +110,16 @@ def _judged(
     orders = ordered(candidates, scores)
     values = mean(of_orders(orders, candidates.qrels, names))
     return Judged(label, values | ({"seconds_per_query": seconds} if seconds is not None else {}), orders)
+
+
+def _official(one: Judged, part: Candidates, answers: Mapping[str, set[str]], seed: int) -> Judged:
+    """By the protocol's definitions; random order as the mean of shuffles here too."""
+    shuffled = [random_orders(part, seed + n) for n in range(SHUFFLES)] if one.system == RANDOM else []
+    found = [
+        qilin_protocol.official_metrics({query: orders[query] for query in part.of}, answers)
+        for orders in shuffled or [one.orders]
+    ]
+    return Judged(one.system, {name: sum(of[name] for of in found) / len(found) for name in found[0]}, one.orders)
 
 
 def _best_possible(candidates: Candidates, names: Sequence[str]) -> Judged:

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import torch
-
 from colmrl.config import Config, ShowConfig
 from colmrl.errors import InputError
 from colmrl.models.retriever import fingerprint
@@ -40,8 +38,6 @@ def open_judge(model: str, config: Config, given: Sequence[str] = ()) -> Opened:
         description = read_description(Path(model))
         used = {name: getattr(config.rerank, name) for name in OF_USE if f"rerank.{name}" in given}
         show, settings = description.show, replace(description.rerank, **used)
-    reranker = open_reranker(model, settings, config.attention_kernel)
-    if isinstance(reranker, torch.nn.Module):
-        reranker.to(use_torch(config)).eval()
+    reranker = open_reranker(model, settings, config.attention_kernel, use_torch(config))
     known = fingerprint(model) if Path(model).is_dir() else model
     return Opened(reranker, show, json.dumps([known, asdict(settings) if settings else None]))

@@ -1,12 +1,14 @@
 """The pointwise reranker: how well one document answers one query, 0–1, from both in one prompt (a cross-encoder).
 
-Two forms. `classifier`: a linear head on the last token's hidden state (of BERT, `[CLS] query [SEP] document [SEP]`, on
-the first token's). `yes_no`: sigmoid(logit of "yes" - logit of "no") as the answer to Qwen3-VL-Reranker's prompt
-(arXiv:2601.04720), word for word, so that its weights and scores fit; a classifier needs not be told what to say, and
-is asked the same without that system message (and without `<Instruct>:`, where rerank.instruction is empty).
+Two forms. `classifier`: a linear head on the last token's hidden state (BERT's, of `[CLS] query [SEP] document
+[SEP]`, on the first token's), or on the mean over the document or the query, where `rerank.pooling` names one: it
+then stands last and has seen the other (a tiny model learnt fastest from the query's: docs/pointwise.md). `yes_no`:
+sigmoid(logit of "yes" - logit of "no") as the answer to Qwen3-VL-Reranker's prompt (arXiv:2601.04720), word for
+word, so that its weights and scores fit; a classifier needs not be told what to say, and is asked the same without
+that system message (and without `<Instruct>:`, where rerank.instruction is empty).
 
-At scoring what all documents of a query share, instruction and query, is read once (its keys and values), a document is
-tokenised once, and those of like length share a batch.
+At scoring, instruction and query, which all documents of a query share, are read once (their keys and values) if they
+stand first; a document is tokenised once, and those of like length share a batch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +45,8 @@ _SHARED_FROM = 2  # documents from which on reading what they share by itself is
 
 
 class PointwisePrompt:
-    """query | document: the two parts of a prompt, which `join` makes one. BERT reads them as its pair of texts."""
+    """query | document (rerank.pooling=query: document | query): the two parts of a prompt, which `joined` makes one.
+    BERT reads them as its pair of texts."""
 
     def __init__(self, processor: Any, model: ModelConfig, rerank: RerankConfig):
         answers = rerank.score == "yes_no"
@@ -51,23 +54,35 @@ class PointwisePrompt:
         self.inputs = self.prompts.inputs
         self.is_pair = not self.prompts.sees_pictures and self.prompts.tokenizer.cls_token_id is not None
         told = f"<Instruct>: {rerank.instruction}" if answers or rerank.instruction else ""
-        self._before = f"{self.prompts.head}{told}<Query>:"
+        self._head, self._pools = f"{self.prompts.head}{told}", rerank.pooling != "last"
+        self.query_first = rerank.pooling != "query"
+        if self._pools and (answers or self.is_pair):
+            form = "rerank.score=yes_no" if answers else "BERT"
+            raise InputError(f"rerank.pooling: {rerank.pooling}: is not of {form}: leave it out")
 
     def query(self, query: Query) -> ModelInput:
         if self.is_pair:
             made = self.prompts.tokens(self.prompts.query(query))
             return self._text_of_pair(made, [self.prompts.tokenizer.cls_token_id], 0)
-        return self.prompts.tokens(self.prompts.query(query, self._before, "\n"))
+        before, after = (self._head, "\n") if self.query_first else ("", self.prompts.tail)
+        return self.prompts.tokens(self.prompts.query(query, f"{before}<Query>:", after))
 
     def whole(self, query: Query, documents: Sequence[Document]) -> list[ModelInput]:
         """A prompt for each document."""
         asked = self.query(query)
-        return [join([asked, self.document(document)]) for document in documents]
+        return [self.joined(asked, self.document(document)) for document in documents]
+
+    def joined(self, query: ModelInput, document: ModelInput) -> ModelInput:
+        """`pooled`: of each token, whether it is of the second part, where its mean is wanted."""
+        parts = [query, document] if self.query_first else [document, query]
+        whole, (first, second) = join(parts), (part["attention_mask"] for part in parts)
+        return whole | {"pooled": torch.cat([torch.zeros_like(first), second], 1)} if self._pools else whole
 
     def document(self, document: Document) -> ModelInput:
         if self.is_pair:
             return self._text_of_pair(self.prompts.document(document), [], 1)
-        return self.prompts.document(document, "<Document>:", self.prompts.tail)
+        before, after = ("", self.prompts.tail) if self.query_first else (self._head, "\n")
+        return self.prompts.document(document, f"{before}<Document>:", after)
 
     def _text_of_pair(self, made: ModelInput, first: list[int], kind: int) -> ModelInput:
         last = torch.tensor([[self.prompts.tokenizer.sep_token_id]])
@@ -84,7 +99,7 @@ class PointwiseModel(nn.Module):
         self.description, self.processor = description, processor
         self.language = language
         self.prompt = PointwisePrompt(processor, description.model, description.rerank)
-        self._pooling = "cls" if self.prompt.is_pair else "last"
+        self._pooling = "cls" if self.prompt.is_pair else "last" if description.rerank.pooling == "last" else "mean"
         self.classifier: nn.Linear | None = None
         self.answers: list[int] = []  # the tokens of yes and no
         match description.rerank.score:
@@ -117,10 +132,12 @@ class PointwiseModel(nn.Module):
         save_checkpoint(Path(folder), self.description, self.language, self.processor, self.classifier)
 
     def forward(self, inputs: Mapping[str, Tensor], past: Past | None = None) -> Float[Tensor, " b"]:
-        last = pool(*self.language.hidden(inputs, past), self._pooling)
+        given = {name: tensor for name, tensor in inputs.items() if name != "pooled"}
+        hidden, mask = self.language.hidden(given, past)
+        pooled = pool(hidden, inputs["pooled"].bool() if "pooled" in inputs else mask, self._pooling)
         if self.classifier is not None:
-            return self.classifier(last.float())[:, 0].float()
-        yes, no = self.language.logits(last, self.answers).unbind(1)
+            return self.classifier(pooled.float())[:, 0].float()
+        yes, no = self.language.logits(pooled, self.answers).unbind(1)
         return yes - no
 
     @property
@@ -136,12 +153,15 @@ class PointwiseReranker:
 
     @classmethod
     def load(
-        cls, folder: str | Path, description: RerankerDescription, kernel: AttentionKernel = "sdpa"
+        cls,
+        folder: str | Path,
+        description: RerankerDescription,
+        kernel: AttentionKernel = "sdpa",
+        device: str = "cpu",
     ) -> "PointwiseReranker":
-        """On the GPU where there is one."""
         model = PointwiseModel.load(folder, description, kernel)
         if not description.model.quantization:  # which has put it where it is to be
-            model = model.to("cuda" if torch.cuda.is_available() else "cpu")
+            model = model.to(device)
         return cls(model.eval(), Path(folder).resolve().parent.name)
 
     @torch.inference_mode()
@@ -150,10 +170,10 @@ class PointwiseReranker:
         model, asked = self.model, self.model.prompt.query(query)
         parts = [model.prompt.document(document) for document in documents]
         past = None
-        if model.language.causal and len(parts) >= _SHARED_FROM:
+        if model.language.causal and model.prompt.query_first and len(parts) >= _SHARED_FROM:
             past = model.language.read(self._moved(asked))
         else:
-            parts = [join([asked, part]) for part in parts]
+            parts = [model.prompt.joined(asked, part) for part in parts]
         scores = np.zeros(len(parts), dtype=np.float32)
         order = sorted(range(len(parts)), key=lambda place: tokens(parts[place]))
         size = model.description.rerank.batch_size

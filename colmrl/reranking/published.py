@@ -7,8 +7,6 @@ longer texts than it was trained with (8,192 tokens) are cut.
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from colmrl.config import LoraConfig, ModelConfig, RerankConfig, ShowConfig
 from colmrl.errors import InputError
 from colmrl.models.attention import AttentionKernel
@@ -21,7 +19,7 @@ _MOST_TOKENS = 8192
 
 
 def open_published(
-    source: str, config: RerankConfig | None = None, kernel: AttentionKernel = "sdpa"
+    source: str, config: RerankConfig | None = None, kernel: AttentionKernel = "sdpa", device: str = "cpu"
 ) -> PointwiseReranker:
     """`config`: its instruction and batch size. In fp32 on a CPU, in bf16 on a GPU."""
     try:
@@ -34,7 +32,6 @@ def open_published(
         raise InputError(
             f"{source}: a {family} without reranker.json: only Qwen3-VL-Reranker is known as it is: train one on it"
         )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     model = ModelConfig(
         backbone=source,
         tuning="frozen",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from colmrl.config import RerankConfig
@@ -27,13 +28,19 @@ class Reranker(Protocol):
         ...
 
 
-def open_reranker(folder: str | Path, config: RerankConfig | None = None, kernel: AttentionKernel = "sdpa") -> Reranker:
+def open_reranker(
+    folder: str | Path,
+    config: RerankConfig | None = None,
+    kernel: AttentionKernel = "sdpa",
+    device: str | None = None,
+) -> Reranker:
     """A checkpoint of either task, or a Qwen3-VL-Reranker as it was published. `config`: its settings of use (number of
-    permutations, window, stride, batch size) instead of those trained."""
+    permutations, window, stride, batch size) instead of those trained. `device`: None: the GPU where there is one."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if not is_checkpoint(folder):
         from colmrl.reranking.published import open_published
 
-        return open_published(str(folder), config, kernel)
+        return open_published(str(folder), config, kernel, device)
     description = read_description(Path(folder))
     if config is not None:
         used = {name: getattr(config, name) for name in OF_USE}
@@ -42,8 +49,8 @@ def open_reranker(folder: str | Path, config: RerankConfig | None = None, kernel
         case "pointwise":
             from colmrl.reranking.pointwise import PointwiseReranker
 
-            return PointwiseReranker.load(folder, description, kernel)
+            return PointwiseReranker.load(folder, description, kernel, device)
         case "listwise":
             from colmrl.reranking.listwise import ListwiseReranker
 
-            return ListwiseReranker.load(folder, description, kernel)
+            return ListwiseReranker.load(folder, description, kernel).to(device).eval()

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import pyarrow.parquet
 import pytest
 from commands import call, refused
 
@@ -124,6 +125,8 @@ def test_places_that_cannot_be_written(checkpoint, data, tmp_path):
         (["loop", "--config", "demo", "model.backbone=tiny:gpt", "--output"], "unknown: choose from qwen2_vl"),
         (["prepare", "tiny-model", "--family", "gpt", "--out"], "unknown: choose from qwen2_vl"),
         (["mine", "--view", "single@64", "--store"], "not a store"),
+        (["prepare", "sample", "--searches", "5", "--out"], "--searches: of --kind qilin alone, not shapes"),
+        (["export", "nowhere", "--out"], "nowhere: not a reranker"),
     ],
 )
 def test_other_wrong_input(arguments, says, tmp_path):
@@ -145,3 +148,7 @@ def test_prepare_writes_what_the_other_commands_take(tmp_path):
     assert (tmp_path / "m/model.safetensors").is_file()
     made = call(main_app, "prepare", "sample", "--out", tmp_path / "d", "--seed", 1)
     assert made.exit_code == 0 and (tmp_path / "d/test/qrels/test.tsv").is_file()
+    made = call(main_app, "prepare", "sample", "--kind", "qilin", "--searches", 8, "--out", tmp_path / "q")
+    assert made.exit_code == 0, made.stderr
+    files = [tmp_path / f"q/search_{split}.parquet" for split in ("train", "test")]
+    assert [pyarrow.parquet.read_metadata(file).num_rows for file in files] == [8, 2]

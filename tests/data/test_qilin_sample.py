@@ -23,7 +23,7 @@ def test_the_same_seed_writes_the_same_tables_and_a_failure_leaves_nothing(tmp_p
     assert (one / "search_train.parquet").read_bytes() != (three / "search_train.parquet").read_bytes()
     with pytest.raises(InputError, match="exists and is not empty"):
         write_qilin_sample(one)
-    with pytest.raises(InputError, match="--notes 3: too few"):
+    with pytest.raises(InputError, match="3 notes: too few"):
         write_qilin_sample(tmp_path / "d", notes=3)
     monkeypatch.setattr("colmrl.data.qilin_sample._request_row", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):

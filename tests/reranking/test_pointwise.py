@@ -17,6 +17,7 @@ from colmrl.errors import InputError
 from colmrl.models.backbone import load_processor
 from colmrl.reranking import prompt as prompt_module
 from colmrl.reranking.pointwise import SYSTEM, PointwiseModel, PointwiseReranker
+from colmrl.reranking.prompt import join
 from colmrl.reranking.reranker import Reranker, open_reranker
 
 FAMILIES = [*VISION, "qwen3", "bert"]
@@ -196,6 +197,23 @@ def test_a_checkpoint_is_opened_with_equal_scores(family, score, tuning, made, d
     assert (other.batch_size, other.instruction, other.score) == (5, "Find it.", score)
 
 
+@pytest.mark.parametrize("pooling", ["document", "query"])
+@torch.no_grad()
+def test_the_mean_is_over_the_part_that_stands_last(pooling, tiny, documents, made):
+    reranker = made("internvl", "classifier", f"rerank.pooling={pooling}", "rerank.batch_size=4")
+    model, shown = reranker.model, documents("internvl")
+    assert model.prompt.query_first is (pooling == "document")
+    found = []
+    for document in shown:
+        parts = [model.prompt.query(QUERY), model.prompt.document(document)]
+        first, second = parts if pooling == "document" else parts[::-1]
+        hidden, _ = model.language.hidden({k: v for k, v in join([first, second]).items() if k != "pooled"})
+        mean = hidden[0, first["input_ids"].shape[1] :].mean(0)
+        found.append(torch.sigmoid(model.classifier(mean)).item())
+    assert np.allclose(reranker.score(QUERY, shown), found, atol=1e-5)  # with a shared prefix, and without one
+    assert np.ptp(found) > 1e-3
+
+
 def test_changed_base_weights_are_noticed(tiny, tmp_path, made):
     import shutil
 
@@ -213,6 +231,8 @@ def test_changed_base_weights_are_noticed(tiny, tmp_path, made):
 def test_what_cannot_be_is_said(tiny, tmp_path, made):
     with pytest.raises(InputError, match=r"rerank.score: yes_no: 'yes' is \d tokens"):
         PointwiseModel.create(settings(tiny("qwen3"), "rerank.score=yes_no"))
+    with pytest.raises(InputError, match=r"rerank\.pooling: query: is not of BERT"):
+        PointwiseModel.create(settings(tiny("bert"), "rerank.pooling=query"))
     with pytest.raises(InputError, match=r"400 \+ 200 \+ 3: the backbone reads 512"):
         PointwiseModel.create(settings(tiny("bert"), "model.max_query_tokens=400"))
     with pytest.raises(InputError, match="document 'd': has a picture, but the backbone reads text only"):
