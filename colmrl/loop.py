@@ -33,7 +33,8 @@ from colmrl.view import TrainedViews, parse_views
 log = logging.getLogger(__name__)
 
 # What may differ when a loop is gone on with: none of it changes what earlier stages wrote.
-_FREE = ("loop.rounds", "eval.", "device", "train.workers", "encode.workers", "train.log_steps")
+_FREE = ("loop.rounds", "loop.frontier", "frontier.", "eval.", "device")
+_FREE += ("train.workers", "encode.workers", "train.log_steps")
 
 
 def loop(config: Config) -> list[Row]:

@@ -13,6 +13,7 @@ ORDER = [
     "errors",
     "files",
     "view",
+    "config_judging",
     "config",
     "configure",
     "runtime",

@@ -5,6 +5,7 @@ from colmrl.cli.convert import convert
 from colmrl.cli.data import data_app
 from colmrl.cli.encode import encode, encode_app
 from colmrl.cli.evaluate import eval_app
+from colmrl.cli.frontier import frontier, frontier_app
 from colmrl.cli.index import index, index_app
 from colmrl.cli.lineage import lineage, lineage_app
 from colmrl.cli.loop import loop, loop_app
@@ -22,6 +23,7 @@ for name, command, own in (
     ("index", index, index_app),
     ("search", search, search_app),
     ("mine", mine, mine_app),
+    ("frontier", frontier, frontier_app),
     ("loop", loop, loop_app),
     ("lineage", lineage, lineage_app),
     ("merge", merge, merge_app),
