@@ -18,8 +18,9 @@ from colmrl.configure import changed_keys, replace, save_config, to_dict
 from colmrl.data.reading import read_collection
 from colmrl.encoding import encode
 from colmrl.errors import InputError
+from colmrl.evaluation.each_query import write_each
 from colmrl.evaluation.report import write_report
-from colmrl.evaluation.run import Row, chosen_views, judge, read_results, write_results
+from colmrl.evaluation.run import Row, chosen_views, judge_views, open_task, read_results, write_results
 from colmrl.files import write_text
 from colmrl.inputs import write_inputs
 from colmrl.lineage import hash_of, read_rounds, write_round
@@ -74,7 +75,10 @@ def judge_round(config: Config, number: int, start: float) -> list[Row]:
         before = read_results(path)
         if before.get("judged") == judged:
             return before["rows"]
-    rows = judge(config, store, chosen_views(config), number)
+    task = open_task(config, store)
+    found = judge_views(config, task, chosen_views(config))
+    rows = [row for one in found for row in one.rows(number)]
+    write_each(path, task.facts, [({"round": number, "view": str(one.view)}, one.each) for one in found])
     write_results(path, rows, config.seed, judged=judged, seconds=round(time.monotonic() - start))
     return rows
 
@@ -98,9 +102,8 @@ def _about(config: Config) -> list[str]:
     return [*said, f"{judged} Round 0 is untrained (zero-shot)."]
 
 
-def judge_untrained(config: Config) -> tuple[str, list[Row]]:
-    """Round 0 alone: the store and the rows of the recipe's model before any training."""
-    start = time.monotonic()
+def untrained_store(config: Config) -> tuple[Config, Path]:
+    """Round 0 alone: the store of the recipe's model before any training; the settings, generated inputs named."""
     _check_views(config)
     config = write_inputs(config)
     output = Path(config.output)
@@ -108,7 +111,7 @@ def judge_untrained(config: Config) -> tuple[str, list[Row]]:
     folder = output / "round-0"
     if not (folder / "checkpoint").exists():
         train(_round_config(config, 0))
-    return str(folder / "store"), judge_round(config, 0, start)
+    return config, encode(config, folder / "checkpoint", config.data.eval_path or config.data.path, folder / "store")
 
 
 def _mine_round(config: Config, folder: Path) -> None:

@@ -39,9 +39,14 @@ class Result:
 
     @property
     def first_words(self) -> str:
-        """Of its text; where it has none, its first picture's file name."""
-        text = " ".join(self.document.body.split()) or "".join(Path(image).name for image in self.document.images[:1])
-        return text if len(text) <= _WORDS else text[: _WORDS - 1].rstrip() + "…"
+        return first_words(self.document)
+
+
+def first_words(record: Document | Query) -> str:
+    """Of its text; where it has none, its first picture's file name."""
+    said = record.body if isinstance(record, Document) else record.text
+    text = " ".join(said.split()) or "".join(Path(image).name for image in record.images[:1])
+    return text if len(text) <= _WORDS else text[: _WORDS - 1].rstrip() + "…"
 
 
 @dataclass(frozen=True)
