@@ -18,7 +18,7 @@ from colmrl.configure import changed_keys, replace, save_config, to_dict
 from colmrl.data.reading import read_collection
 from colmrl.encoding import encode
 from colmrl.errors import InputError
-from colmrl.evaluation.each_query import write_each
+from colmrl.evaluation.each_query import join_each, write_each
 from colmrl.evaluation.report import write_report
 from colmrl.evaluation.run import Row, chosen_views, judge_views, open_task, read_results, write_results
 from colmrl.files import write_text
@@ -56,6 +56,7 @@ def loop(config: Config) -> list[Row]:
         rows += judge_round(config, number, start)
         _write_down(config, number)
     write_results(output / "results.json", rows, config.seed)
+    join_each(output / "results.json", [output / f"round-{n}/results.json" for n in range(config.loop.rounds + 1)])
     report = write_report(output, rows, _about(config))
     log.info("report: %s", report)
     return rows

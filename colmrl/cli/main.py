@@ -7,6 +7,7 @@ from colmrl.cli.encode import encode, encode_app
 from colmrl.cli.evaluate import eval_app
 from colmrl.cli.frontier import frontier, frontier_app
 from colmrl.cli.index import index, index_app
+from colmrl.cli.leaderboard import leaderboard, leaderboard_app
 from colmrl.cli.lineage import lineage, lineage_app
 from colmrl.cli.loop import loop, loop_app
 from colmrl.cli.merge import merge, merge_app
@@ -25,6 +26,7 @@ for name, command, own in (
     ("mine", mine, mine_app),
     ("frontier", frontier, frontier_app),
     ("loop", loop, loop_app),
+    ("leaderboard", leaderboard, leaderboard_app),
     ("lineage", lineage, lineage_app),
     ("merge", merge, merge_app),
 ):

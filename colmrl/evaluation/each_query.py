@@ -48,8 +48,13 @@ def read_each(results: Path) -> dict[str, Any] | None:
     return found
 
 
-def values_of(each: Each, metric: str, queries: Sequence[str]) -> list[float]:
-    return [each[query][metric] for query in queries]
+def join_each(results: Path, parts: Sequence[Path]) -> None:
+    """Beside `results` what stands beside each of its parts, where all have it and were judged alike."""
+    found = [one for part in parts if (one := read_each(part))]
+    alike = all((one["judged"], one["queries"]) == (found[0]["judged"], found[0]["queries"]) for one in found)
+    if len(found) == len(parts) and alike:
+        rows = [row for one in found for row in one["rows"]]
+        write_text(path_beside(results), json.dumps({**found[0], "rows": rows}))
 
 
 def _short(value: float) -> float | int:

@@ -26,7 +26,7 @@ from colmrl.reranking.reranker import Reranker
 from colmrl.reranking.runs import write_run
 
 log = logging.getLogger(__name__)
-_SHUFFLES = 20  # that random order is the mean of
+RANDOM, _SHUFFLES = "random order", 20  # that it is the mean of
 
 Scores = dict[str, tuple[float, ...]]  # query id → of its candidates, in their order
 Values = dict[str, float]  # metric → mean over the queries
@@ -149,7 +149,7 @@ def beside(candidates: Candidates, collection: Collection, seed: int, names: Seq
         systems.append(Judged(label, mean(of_orders(came, qrels, names)), came))
     drawn = [mean(of_orders(random_orders(candidates, seed + n), qrels, names)) for n in range(_SHUFFLES)]
     at_random = {name: sum(one[name] for one in drawn) / len(drawn) for name in names}
-    systems.append(Judged("random order", at_random, random_orders(candidates, seed)))
+    systems.append(Judged(RANDOM, at_random, random_orders(candidates, seed)))
     by_words = bm25_orders(candidates, collection)
     if by_words is not None:
         systems.append(Judged("BM25", mean(of_orders(by_words, qrels, names)), by_words))

@@ -66,6 +66,11 @@ def randomisation_p(apart: Float[np.ndarray, " q"], seed: int = 0) -> float:
     return (as_far + 1) / (RESAMPLES + 1)
 
 
+def bootstrap_p(apart: Float[np.ndarray, " q"], seed: int = 0) -> float:
+    """Two-sided, of differences a query."""
+    return _two_sided(_bootstrapped(apart, seed)) if np.abs(apart).max() >= _EQUAL else 1.0
+
+
 def _bootstrapped(apart: Float[np.ndarray, " q"], seed: int) -> Float[np.ndarray, " s"]:
     """The mean difference of each resample."""
     rng = np.random.default_rng(seed)
