@@ -4,7 +4,7 @@ round-0/   the untrained (or zero-shot) model        checkpoint/ store/ results.
 round-1/   trained on pairs                          … and mining-store/ triples.jsonl
 round-2/   trained on, with what round 1 mined       …
 round-N/manifest.json   each of these by content, and what it was made from (`lineage`)
-config.yaml environment.json results.json report.md frontier.png
+config.yaml environment.json results.json report.md report.html frontier.png, and frontier/ where it is asked for
 """
 
 import json
@@ -19,12 +19,14 @@ from colmrl.data.reading import read_collection
 from colmrl.encoding import encode
 from colmrl.errors import InputError
 from colmrl.evaluation.each_query import join_each, write_each
+from colmrl.evaluation.frontier_report import run_frontier
 from colmrl.evaluation.report import write_report
 from colmrl.evaluation.run import Row, chosen_views, judge_views, open_task, read_results, write_results
 from colmrl.files import write_text
 from colmrl.inputs import write_inputs
 from colmrl.lineage import hash_of, read_rounds, write_round
 from colmrl.mining import mine, report_path
+from colmrl.reporting.run_report import write_run_report
 from colmrl.search import Plan
 from colmrl.search.building import build_indexes
 from colmrl.store import EmbeddingStore, read_manifest
@@ -57,8 +59,11 @@ def loop(config: Config) -> list[Row]:
         _write_down(config, number)
     write_results(output / "results.json", rows, config.seed)
     join_each(output / "results.json", [output / f"round-{n}/results.json" for n in range(config.loop.rounds + 1)])
-    report = write_report(output, rows, _about(config))
-    log.info("report: %s", report)
+    if config.loop.frontier:
+        last = output / f"round-{config.loop.rounds}"
+        run_frontier(config, None, last / "store", output / "frontier")
+    log.info("report: %s", write_report(output, rows, _about(config)))
+    log.info("report: %s", write_run_report(output, output / "report.html"))
     return rows
 
 

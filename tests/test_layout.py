@@ -41,6 +41,7 @@ ORDER += [
     "evaluation",
     "training",
     "lineage",
+    "reporting",
     "loop",
     "cli",
     "__main__",

@@ -13,6 +13,7 @@ from colmrl.cli.loop import loop, loop_app
 from colmrl.cli.merge import merge, merge_app
 from colmrl.cli.mine import mine, mine_app
 from colmrl.cli.prepare import prepare_app
+from colmrl.cli.report import report, report_app
 from colmrl.cli.search import search, search_app
 from colmrl.cli.store import store_app
 from colmrl.cli.train import train, train_app
@@ -28,6 +29,7 @@ for name, command, own in (
     ("loop", loop, loop_app),
     ("leaderboard", leaderboard, leaderboard_app),
     ("lineage", lineage, lineage_app),
+    ("report", report, report_app),
     ("merge", merge, merge_app),
 ):
     main_app.command(name, context_settings=SETTINGS, short_help=own.info.help)(command)

@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from colmrl.evaluation.frontier import Point
+from colmrl.evaluation.naming import FONT, place_names
 from colmrl.evaluation.report import pareto
 from colmrl.view import View
 
 _COLOURS = {"single": "#d95f02", "multi": "#1b6ca8", "funnel": "#7570b3"}
 _MARKERS = {"fp32": "o", "fp16": "s", "int8": "^", "binary": "*"}
 _PEER = "#555555"
-_LEADER = 14  # points of distance from which a line leads to the name
-_FONT = 7
-
-Spot = tuple[float, float, str]  # cost, quality, name
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ def frontier_figure(points: Sequence[Point], peers: Sequence[Peer], title: str) 
         axes.set(xscale="log", xlabel=f"{label} (log scale)", ylabel="nDCG@5", ylim=(0, top))
         axes.margins(x=0.12)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=_FONT, loc="lower right")
+        axes.legend(fontsize=FONT, loc="lower right")
         figure.canvas.draw()  # the layout decides where a point is on the page
         place_names(axes, best, [(x, y) for x, y, _ in spots])
     panels[0].set_title(f"{title}: quality against storage and time, {len(points)} points")
@@ -89,56 +86,3 @@ def _kind(point: Point) -> str:
 def _marker_size(view: View) -> float:
     """Square points; fewer vectors, smaller."""
     return 46 if view.vectors is None else 14 + 6 * math.log2(1 + view.vectors)
-
-
-def place_names(axes: Any, spots: Sequence[Spot], points: Sequence[tuple[float, float]]) -> list[Any]:
-    """Write each name near its spot where it covers no other name, stays on the axes and covers as few `points` as can
-    be; from further away, a line leads to it. Returns the texts.
-    """
-    renderer = axes.figure.canvas.get_renderer()
-    inside, taken, texts = axes.get_window_extent(renderer), [], []
-    pixels = axes.transData.transform(list(points))
-    legend = axes.get_legend()
-    if legend is not None:
-        taken.append(legend.get_window_extent(renderer))
-    for cost, quality, name in sorted(spots, key=lambda spot: -spot[1]):
-        text = axes.annotate(
-            name,
-            (cost, quality),
-            xytext=(0, 0),
-            textcoords="offset points",
-            fontsize=_FONT,
-            ha="center",
-            va="center",
-            arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "grey", "shrinkA": 0, "shrinkB": 2},
-        )
-        at_rest = text.get_window_extent(renderer)
-        best: tuple[float, tuple[float, float], Any] | None = None
-        for x, y in _offsets(at_rest.width * 72 / axes.figure.dpi):
-            box = at_rest.translated(x * axes.figure.dpi / 72, y * axes.figure.dpi / 72).padded(3)
-            fits = inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1
-            if not fits or any(box.overlaps(other) for other in taken):
-                continue
-            covered = sum(box.contains(*pixel) for pixel in pixels)
-            badness = 20 * covered + math.hypot(x, y)
-            if best is None or badness < best[0]:
-                best = badness, (x, y), box
-        if best is None:
-            text.remove()  # the tables have it
-            continue
-        text.set_position(best[1])
-        if math.hypot(*best[1]) < _LEADER:
-            text.arrow_patch.set_visible(False)
-        taken.append(best[2])
-        texts.append(text)
-    return texts
-
-
-def _offsets(width: float) -> list[tuple[float, float]]:
-    """Places around a point to try, in points (1/72 inch) from it to the middle of a name of this width."""
-    found = []
-    for far in (9, 16, 26, 38, 52, 70, 90, 115, 140):
-        for step in range(16):
-            angle = 2 * math.pi * step / 16
-            found.append((math.cos(angle) * (far + width / 2), math.sin(angle) * far))
-    return found

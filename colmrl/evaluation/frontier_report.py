@@ -124,7 +124,7 @@ def write_frontier(
         f"`{provenance.command()}`, commit {provenance.commit()}.",
     ]
     parts += [f"{about} {len(points)} points.", "![nDCG@5 against bytes and milliseconds](frontier.png)"]
-    parts += ["## Which to take", markdown_table(advice_lines(advice, seed))]
+    parts += ["## Which to take", markdown_table(chosen := advice_lines(advice, seed))]
     parts += ["## Points that nothing cheaper beats", markdown_table(point_lines(best_by(points, "bytes")))]
     parts += ["## All points", markdown_table(point_lines(points))]
     if peers:
@@ -132,7 +132,7 @@ def write_frontier(
         parts += ["## Peers, as published", markdown_table(lines)]
     write_text(out / "frontier.md", "\n\n".join(parts) + "\n")
     write_each(out / "results.json", task.facts, [({"round": None, "view": p.name}, p.each) for p in points])
-    write_results(out / "results.json", rows_of(points), seed, store=str(task.documents.folder.parent))
+    write_results(out / "results.json", rows_of(points), seed, store=str(task.documents.folder.parent), advice=chosen)
 
 
 def advice_lines(advice: Sequence[Advice], seed: int) -> list[list[str]]:

@@ -13,8 +13,9 @@ from colmrl.configure import replace
 from colmrl.errors import InputError
 from colmrl.evaluation import frontier
 from colmrl.evaluation.frontier import Held, Point, Way, sweep, ways
-from colmrl.evaluation.frontier_plot import Peer, frontier_figure, place_names
+from colmrl.evaluation.frontier_plot import Peer, frontier_figure
 from colmrl.evaluation.frontier_report import advice_lines, best_by, read_peers, recommend, run_frontier
+from colmrl.evaluation.naming import place_names
 from colmrl.evaluation.run import judge, open_task
 from colmrl.search import Plan, search
 from colmrl.store import EmbeddingStore
