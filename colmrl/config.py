@@ -6,16 +6,15 @@ text stands for the run folder.
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from colmrl.config_judging import STRICT as _STRICT
+from colmrl.config_judging import Dims, EvalConfig, FrontierConfig, IndexType, Positive
 from colmrl.view import Precision as StoredPrecision
 
-_STRICT = ConfigDict(extra="forbid")
-Positive = Annotated[int, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Precision = Literal["fp32", "bf16", "fp16"]
-Dims = tuple[Positive, ...]
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -200,9 +199,6 @@ class EncodeConfig:
     workers: Annotated[int, Field(ge=0)] = 0  # processes that read and prepare pictures ahead of the model
 
 
-IndexType = Literal["flat", "ivf", "hnsw", "ivfpq", "rabitq"]
-
-
 @dataclass(frozen=True, config=_STRICT)
 class IndexConfig:
     """A FAISS index of one view of a store, and how it is searched."""
@@ -260,20 +256,12 @@ class MineConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
-class EvalConfig:
-    """What is judged."""
-
-    views: tuple[str, ...] = ()  # none: every trained dim of both heads
-    k: Annotated[int, Field(ge=10)] = 100  # ranks a query
-    gpu: bool = True  # where there is one
-
-
-@dataclass(frozen=True, config=_STRICT)
 class LoopConfig:
     """Rounds of train → encode → mine."""
 
     rounds: Positive = 2
     index: bool = False  # build an index of mine.view (section index) each round, and mine with it
+    frontier: bool = False  # after the last round, sweep section `frontier`
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -297,4 +285,5 @@ class Config:
     index: IndexConfig = IndexConfig()
     mine: MineConfig = MineConfig()
     eval: EvalConfig = EvalConfig()
+    frontier: FrontierConfig = FrontierConfig()
     loop: LoopConfig = LoopConfig()

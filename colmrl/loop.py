@@ -4,7 +4,7 @@ round-0/   the untrained (or zero-shot) model        checkpoint/ store/ results.
 round-1/   trained on pairs                          … and mining-store/ triples.jsonl
 round-2/   trained on, with what round 1 mined       …
 round-N/manifest.json   each of these by content, and what it was made from (`lineage`)
-config.yaml environment.json results.json report.md frontier.png
+config.yaml environment.json results.json report.md report.html frontier.png, and frontier/ where it is asked for
 """
 
 import json
@@ -18,12 +18,15 @@ from colmrl.configure import changed_keys, replace, save_config, to_dict
 from colmrl.data.reading import read_collection
 from colmrl.encoding import encode
 from colmrl.errors import InputError
+from colmrl.evaluation.each_query import join_each, write_each
+from colmrl.evaluation.frontier_report import run_frontier
 from colmrl.evaluation.report import write_report
-from colmrl.evaluation.run import Row, chosen_views, judge, read_results, write_results
+from colmrl.evaluation.run import Row, chosen_views, judge_views, open_task, read_results, write_results
 from colmrl.files import write_text
 from colmrl.inputs import write_inputs
 from colmrl.lineage import hash_of, read_rounds, write_round
 from colmrl.mining import mine, report_path
+from colmrl.reporting.run_report import write_run_report
 from colmrl.search import Plan
 from colmrl.search.building import build_indexes
 from colmrl.store import EmbeddingStore, read_manifest
@@ -33,7 +36,8 @@ from colmrl.view import TrainedViews, parse_views
 log = logging.getLogger(__name__)
 
 # What may differ when a loop is gone on with: none of it changes what earlier stages wrote.
-_FREE = ("loop.rounds", "eval.", "device", "train.workers", "encode.workers", "train.log_steps")
+_FREE = ("loop.rounds", "loop.frontier", "frontier.", "eval.", "device")
+_FREE += ("train.workers", "encode.workers", "train.log_steps")
 
 
 def loop(config: Config) -> list[Row]:
@@ -54,8 +58,12 @@ def loop(config: Config) -> list[Row]:
         rows += judge_round(config, number, start)
         _write_down(config, number)
     write_results(output / "results.json", rows, config.seed)
-    report = write_report(output, rows, _about(config))
-    log.info("report: %s", report)
+    join_each(output / "results.json", [output / f"round-{n}/results.json" for n in range(config.loop.rounds + 1)])
+    if config.loop.frontier:
+        last = output / f"round-{config.loop.rounds}"
+        run_frontier(config, None, last / "store", output / "frontier")
+    log.info("report: %s", write_report(output, rows, _about(config)))
+    log.info("report: %s", write_run_report(output, output / "report.html"))
     return rows
 
 
@@ -73,7 +81,10 @@ def judge_round(config: Config, number: int, start: float) -> list[Row]:
         before = read_results(path)
         if before.get("judged") == judged:
             return before["rows"]
-    rows = judge(config, store, chosen_views(config), number)
+    task = open_task(config, store)
+    found = judge_views(config, task, chosen_views(config))
+    rows = [row for one in found for row in one.rows(number)]
+    write_each(path, task.facts, [({"round": number, "view": str(one.view)}, one.each) for one in found])
     write_results(path, rows, config.seed, judged=judged, seconds=round(time.monotonic() - start))
     return rows
 
@@ -97,9 +108,8 @@ def _about(config: Config) -> list[str]:
     return [*said, f"{judged} Round 0 is untrained (zero-shot)."]
 
 
-def judge_untrained(config: Config) -> tuple[str, list[Row]]:
-    """Round 0 alone: the store and the rows of the recipe's model before any training."""
-    start = time.monotonic()
+def untrained_store(config: Config) -> tuple[Config, Path]:
+    """Round 0 alone: the store of the recipe's model before any training; the settings, generated inputs named."""
     _check_views(config)
     config = write_inputs(config)
     output = Path(config.output)
@@ -107,7 +117,7 @@ def judge_untrained(config: Config) -> tuple[str, list[Row]]:
     folder = output / "round-0"
     if not (folder / "checkpoint").exists():
         train(_round_config(config, 0))
-    return str(folder / "store"), judge_round(config, 0, start)
+    return config, encode(config, folder / "checkpoint", config.data.eval_path or config.data.path, folder / "store")
 
 
 def _mine_round(config: Config, folder: Path) -> None:

@@ -27,9 +27,23 @@ def pool_tokens(
 
     A document that has no more than `budget` vectors is returned as it is.
     """
-    if len(vectors) <= budget:
-        return vectors
-    (labels,) = clusters(vectors, [budget], positions, method, position_weight)
+    return pool_to_each(vectors, [budget], positions, method, position_weight)[0]
+
+
+def pool_to_each(
+    vectors: Float[np.ndarray, "n h"],
+    budgets: Sequence[int],
+    positions: Float[np.ndarray, "n 2"] | None = None,
+    method: Method = "ward",
+    position_weight: float = 0.0,
+) -> list[np.ndarray]:
+    """The same for several budgets, by one tree."""
+    smaller = [budget for budget in budgets if budget < len(vectors)]
+    made = iter(clusters(vectors, smaller, positions, method, position_weight))
+    return [_means(vectors, next(made)) if budget < len(vectors) else vectors for budget in budgets]
+
+
+def _means(vectors: Float[np.ndarray, "n h"], labels: Int[np.ndarray, " n"]) -> Float[np.ndarray, "m h"]:
     sums = np.zeros((labels.max() + 1, vectors.shape[1]), dtype=np.float32)
     np.add.at(sums, labels[labels >= 0], vectors[labels >= 0])
     return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
@@ -127,14 +141,29 @@ def pool_records(
     position_weight: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Each record's vectors pooled to the budget; new vectors and offsets."""
+    return pool_records_to_each(vectors, offsets, [budget], positions, method, position_weight)[0]
+
+
+def pool_records_to_each(
+    vectors: np.ndarray,
+    offsets: np.ndarray,
+    budgets: Sequence[int],
+    positions: np.ndarray | None = None,
+    method: Method = "ward",
+    position_weight: float = 0.0,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The same for several budgets: each record's tree is made once."""
     made = [
-        pool_tokens(
+        pool_to_each(
             np.asarray(vectors[start:stop], dtype=np.float32),
-            budget,
+            budgets,
             np.asarray(positions[start:stop]) if positions is not None else None,
             method,
             position_weight,
         )
         for start, stop in itertools.pairwise(offsets)
     ]
-    return np.concatenate(made), np.concatenate([[0], np.cumsum([len(each) for each in made])]).astype(np.int64)
+    return [
+        (np.concatenate(each), np.concatenate([[0], np.cumsum([len(one) for one in each])]).astype(np.int64))
+        for each in zip(*made, strict=True)
+    ]

@@ -17,6 +17,7 @@ from colmrl.cli.common import (
     friendly,
     show_table,
 )
+from colmrl.cli.compare import run as compare_runs
 
 eval_app = app("Judge a store, a checkpoint, a recipe's untrained model, or rerankers.", FirstIsMeant)
 
@@ -32,6 +33,7 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="The qrels to judge by; else test.")] = None,
     views: Annotated[str | None, typer.Option(help="e.g. single@64,multi@64x16; else all that there are.")] = None,
     out: Annotated[str | None, typer.Option(help="Where the numbers go; by default STORE/results.json.")] = None,
+    runs: Annotated[Path | None, typer.Option(help="A folder for what was found: a TREC run file a view.")] = None,
     strict: Strict = None,
     gpu: Gpu = None,
 ) -> None:
@@ -52,21 +54,26 @@ def evaluate(
     }
     settings = configured(config, overrides, flags)
     from colmrl.encoding import encode
+    from colmrl.evaluation.each_query import write_each
     from colmrl.evaluation.report import table_lines
-    from colmrl.evaluation.run import chosen_views, judge, write_results
-    from colmrl.loop import judge_untrained
+    from colmrl.evaluation.run import chosen_views, judge_views, open_task, write_results
+    from colmrl.loop import untrained_store
 
+    number = None
     if store is None and checkpoint is None:
-        store, rows = judge_untrained(settings)
-    else:
-        if store is None:
-            assert checkpoint is not None
-            folder = settings.data.eval_path or settings.data.path
-            store = str(encode(settings, checkpoint, folder, Path(checkpoint).parent / "store"))
-        rows = judge(settings, store, chosen_views(settings))
+        settings, made = untrained_store(settings)
+        store, number = str(made), 0
+    elif store is None:
+        assert checkpoint is not None
+        folder = settings.data.eval_path or settings.data.path
+        store = str(encode(settings, checkpoint, folder, Path(checkpoint).parent / "store"))
+    task = open_task(settings, store)
+    judged = judge_views(settings, task, chosen_views(settings), runs)
+    rows = [row for one in judged for row in one.rows(number)]
     show_table(table_lines(rows))  # first: a place that cannot be written must not cost the numbers
     path = Path(out or Path(store) / "results.json")
     write_results(path, rows, settings.seed, store=store)
+    write_each(path, task.facts, [({"round": number, "view": str(one.view)}, one.each) for one in judged])
     typer.echo(path)
 
 
@@ -126,3 +133,6 @@ def baselines(
 
     show_table(judge_baselines(settings, out, k))
     typer.echo(out)
+
+
+eval_app.command("run", context_settings=SETTINGS)(compare_runs)

@@ -6,12 +6,15 @@ from colmrl.cli.data import data_app
 from colmrl.cli.encode import encode, encode_app
 from colmrl.cli.evaluate import eval_app
 from colmrl.cli.export import export
+from colmrl.cli.frontier import frontier, frontier_app
 from colmrl.cli.index import index, index_app
+from colmrl.cli.leaderboard import leaderboard, leaderboard_app
 from colmrl.cli.lineage import lineage, lineage_app
 from colmrl.cli.loop import loop, loop_app
 from colmrl.cli.merge import merge, merge_app
 from colmrl.cli.mine import mine, mine_app
 from colmrl.cli.prepare import prepare_app
+from colmrl.cli.report import report, report_app
 from colmrl.cli.search import search, search_app
 from colmrl.cli.store import store_app
 from colmrl.cli.train import train, train_app
@@ -23,8 +26,11 @@ for name, command, own in (
     ("index", index, index_app),
     ("search", search, search_app),
     ("mine", mine, mine_app),
+    ("frontier", frontier, frontier_app),
     ("loop", loop, loop_app),
+    ("leaderboard", leaderboard, leaderboard_app),
     ("lineage", lineage, lineage_app),
+    ("report", report, report_app),
     ("merge", merge, merge_app),
 ):
     main_app.command(name, context_settings=SETTINGS, short_help=own.info.help)(command)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from colmrl.evaluation.naming import place_names
 from colmrl.evaluation.run import Row
 from colmrl.view import View
 
@@ -78,13 +79,14 @@ def frontier_png(path: Path, rows: Sequence[Row], title: str) -> None:
             alpha=1.0 if last else 0.25 + 0.3 * rounds.index(number) / len(rounds),
             label=f"round {round_name(number)} {kind}".replace("round  ", "") if plain or last else None,
         )
-    for cost, quality, name in pareto([p for key, points in lines.items() if key[0] == rounds[-1] for p in points]):
-        axes.annotate(name, (cost, quality), fontsize=8, xytext=(0, 7), textcoords="offset points", ha="center")
     axes.set(xscale="log", xlabel="bytes a document (log scale)", ylabel="nDCG@5", title=title)
     axes.set_ylim(0, 1.05 * max(quality for points in lines.values() for _, quality, _ in points))
     axes.margins(x=0.08)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
+    figure.canvas.draw()  # the layout decides where a point is on the page
+    last_round = [point for key, points in lines.items() if key[0] == rounds[-1] for point in points]
+    place_names(axes, pareto(last_round), [point[:2] for points in lines.values() for point in points])
     figure.savefig(path, dpi=150)
 
 

@@ -18,6 +18,7 @@ from colmrl.data.records import Collection
 from colmrl.errors import InputError
 from colmrl.evaluation import qilin_protocol
 from colmrl.evaluation.baselines import Orders, bm25_on_history, markov, popularity, random_orders
+from colmrl.evaluation.each_query import write_each
 from colmrl.evaluation.metrics import mean, of_orders
 from colmrl.evaluation.report import markdown_table
 from colmrl.evaluation.reranking import (
@@ -31,7 +32,7 @@ from colmrl.evaluation.reranking import (
     save_scores,
     score_all,
 )
-from colmrl.evaluation.run import Row, write_results
+from colmrl.evaluation.run import Row, facts_of, write_results
 from colmrl.files import write_text
 from colmrl.reranking.candidates import Candidates, open_candidates
 from colmrl.reranking.opening import Opened, open_judge
@@ -72,6 +73,9 @@ def judge_rerankers(
     positions = _positions(judged, candidates)
     tables = [(title(of_protocol), table_lines(of_protocol)) for of_protocol in _apart(rows)]
     write_results(out / "results.json", rows, config.seed, models=list(models), positions=positions)
+    drawn_once = [one for one in systems if one.system != RANDOM]
+    each = [({"system": one.system}, of_orders(one.orders, candidates.qrels, names)) for one in drawn_once]
+    write_each(out / "results.json", facts_of(candidates.qrels, len(collection.documents)), each)
     _write_report(out / "report.md", rows, positions)
     return tables
 

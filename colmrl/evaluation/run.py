@@ -1,8 +1,10 @@
 """Judge a store at any list of views, from qrels."""
 
+import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from colmrl.errors import InputError
 from colmrl.evaluation.metrics import mean, per_query
 from colmrl.files import write_text
 from colmrl.progress import track
+from colmrl.reranking.runs import write_run
 from colmrl.runtime import use_torch
 from colmrl.search import search
 from colmrl.store import EmbeddingStore, check_same_data
@@ -23,8 +26,42 @@ log = logging.getLogger(__name__)
 Row = dict[str, Any]  # {"round", "view", "metric", "value"}
 
 
+@dataclass(frozen=True)
+class Task:
+    """A store and what it is judged by; `itself` as a collection's."""
+
+    documents: EmbeddingStore
+    queries: EmbeddingStore
+    qrels: Qrels
+    itself: Mapping[str, str]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Numbers of the same facts can be compared."""
+        return facts_of(self.qrels, len(self.documents))
+
+
+@dataclass(frozen=True)
+class JudgedView:
+    """`each`: query id → metric → value; `size`: vectors and bytes a document."""
+
+    view: View
+    each: dict[str, dict[str, float]]
+    size: dict[str, float]
+
+    def rows(self, round_number: int | None = None) -> list[Row]:
+        """One row a number."""
+        numbers = mean(self.each) | self.size
+        return [{"round": round_number, "view": str(self.view), "metric": m, "value": v} for m, v in numbers.items()]
+
+
 def judge(config: Config, store: str | Path, views: Sequence[View] = (), round_number: int | None = None) -> list[Row]:
     """One row a number: every metric, bytes and vectors a document, for each view (none: all that the store keeps)."""
+    return [row for one in judge_views(config, open_task(config, store), views) for row in one.rows(round_number)]
+
+
+def open_task(config: Config, store: str | Path) -> Task:
+    """InputError where the data is not what was encoded."""
     store = Path(store)
     documents, queries = EmbeddingStore(store / "documents"), EmbeddingStore(store / "queries")
     data = config.data.eval_path or config.data.path or documents.manifest.data
@@ -33,7 +70,7 @@ def judge(config: Config, store: str | Path, views: Sequence[View] = (), round_n
     check_same_data(queries, collection.queries, data)
     qrels = without_removed(judgements(collection, config.data.eval_split), documents)
     use_torch(config)
-    return judge_stores(config, queries, documents, qrels, collection.itself, views, round_number)
+    return Task(documents, queries, qrels, collection.itself)
 
 
 def judgements(collection: Collection, split: str) -> Qrels:
@@ -55,29 +92,31 @@ def without_removed(qrels: Qrels, documents: EmbeddingStore) -> Qrels:
     return found
 
 
-def judge_stores(
-    config: Config,
-    queries: EmbeddingStore,
-    documents: EmbeddingStore,
-    qrels: Qrels,
-    itself: Mapping[str, str],
-    views: Sequence[View] = (),
-    round_number: int | None = None,
-) -> list[Row]:
-    """The same of stores that are known to be of the judged data; `itself` as a collection's."""
-    views = list(views) or documents.views()
+def judge_views(config: Config, task: Task, views: Sequence[View] = (), runs: Path | None = None) -> list[JudgedView]:
+    """Each view (none: all that the store keeps). `runs`: a folder for what was found, a TREC run file a view."""
+    views = list(views) or task.documents.views()
     for view in views:
-        documents.array_of(view)  # a wrong view is said before the first search
-    rows: list[Row] = []
+        task.documents.array_of(view)  # a wrong view is said before the first search
+    found: list[JudgedView] = []
     for view in track(views, "judging", len(views)):
-        run = search(queries, documents, view, config.eval.k, config.eval.gpu, set(qrels)).run()
-        for query_id, name in itself.items():
-            run.get(query_id, {}).pop(name, None)  # a query is no answer to itself
-        vectors = documents.vectors_per_record(view)
-        numbers = mean(per_query(run, qrels))
-        numbers |= {"vectors_per_document": vectors, "bytes_per_document": view.bytes_per_document(vectors)}
-        rows += [{"round": round_number, "view": str(view), "metric": m, "value": v} for m, v in numbers.items()]
-    return rows
+        ranking = search(task.queries, task.documents, view, config.eval.k, config.eval.gpu, set(task.qrels))
+        run = without_itself(ranking.run(), task.itself)
+        if runs:
+            write_run(runs / f"{view.slug}.trec", {query: ranked.items() for query, ranked in run.items()}, str(view))
+        found.append(JudgedView(view, per_query(run, task.qrels), size_of(task.documents, view)))
+    return found
+
+
+def without_itself(run: dict[str, dict[str, float]], itself: Mapping[str, str]) -> dict[str, dict[str, float]]:
+    """A query is no answer to itself; `itself` as a collection's."""
+    for query, name in itself.items():
+        run.get(query, {}).pop(name, None)
+    return run
+
+
+def size_of(documents: EmbeddingStore, view: View) -> dict[str, float]:
+    vectors = documents.vectors_per_record(view)
+    return {"vectors_per_document": vectors, "bytes_per_document": view.bytes_per_document(vectors)}
 
 
 def chosen_views(config: Config) -> list[View]:
@@ -92,3 +131,10 @@ def write_results(path: str | Path, rows: Sequence[Row], seed: int, **more: Any)
 
 def read_results(path: str | Path) -> dict[str, Any]:
     return json.loads(Path(path).read_text())
+
+
+def facts_of(qrels: Qrels, documents: int) -> dict[str, Any]:
+    """What was judged: how many queries and documents, and a hash of the judgements."""
+    stated = json.dumps([documents, sorted((query, sorted(judged.items())) for query, judged in qrels.items())])
+    digest = hashlib.sha256(stated.encode()).hexdigest()[:16]
+    return {"queries": len(qrels), "documents": documents, "hash": digest}

@@ -104,6 +104,20 @@ def from_run(path: str | Path, collection: Collection, split: str, k: int) -> Ca
     split does not judge are left out and counted.
     """
     path, qrels = Path(path), _answerable(collection, split)
+    found, others = scores_of_run(path, collection, qrels)
+    missing = [name for name in qrels if name not in found]
+    if missing:
+        said = f"{len(missing)} of the {len(qrels)} judged queries of split {split!r} have no line ({missing[0]!r})"
+        raise InputError(f"{path}: {said}: search for them too, or choose another split")
+    if others:
+        log.info("%s: %d queries that split %r does not judge are left out", path, others, split)
+    return _best("retrieval", str(path), found, collection, qrels, k)
+
+
+def scores_of_run(path: Path, collection: Collection, qrels: Qrels) -> tuple[dict[str, dict[str, float]], int]:
+    """Judged query → document → score, in the order of the lines of a TREC run file, and how many other queries it has.
+    InputError for ids that the data does not have, and for a pair that stands twice.
+    """
     found: dict[str, dict[str, float]] = {}
     others: set[str] = set()
     for line in read_run(path):
@@ -123,13 +137,7 @@ def from_run(path: str | Path, collection: Collection, split: str, k: int) -> Ca
             said = f"query {line.query!r} and document {line.document!r} stand on an earlier line"
             raise InputError(f"{path}:{line.number}: {said}: keep one")
         of_query[line.document] = line.score
-    missing = [name for name in qrels if name not in found]
-    if missing:
-        said = f"{len(missing)} of the {len(qrels)} judged queries of split {split!r} have no line ({missing[0]!r})"
-        raise InputError(f"{path}: {said}: search for them too, or choose another split")
-    if others:
-        log.info("%s: %d queries that split %r does not judge are left out", path, len(others), split)
-    return _best("retrieval", str(path), found, collection, qrels, k)
+    return found, len(others)
 
 
 def from_store(

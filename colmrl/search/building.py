@@ -56,16 +56,21 @@ class Built:
 
 
 def build_indexes(
-    config: Config, store: str | Path, views: Sequence[View], out: str | Path | None = None
+    config: Config,
+    store: str | Path,
+    views: Sequence[View],
+    out: str | Path | None = None,
+    documents: EmbeddingStore | None = None,
 ) -> list[Built]:
     """One index for each view of `store`, of `config.index.type`, in `out`/VIEW-TYPE (None: beside the store).
+    `documents`: the store's, where they have been opened.
 
     What is there already by the same settings stays; by other settings of search alone it is measured anew; by others
     it is an InputError.
     """
     store = Path(store)
     out = Path(out) if out else store.parent / "indexes"
-    documents = EmbeddingStore(store / "documents")
+    documents = documents or EmbeddingStore(store / "documents")
     if not len(documents):
         raise InputError(f"{store}/documents: holds no documents: encode some first")
     for view in views:

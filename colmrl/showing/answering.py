@@ -19,7 +19,7 @@ from colmrl.files import write_text, write_whole
 from colmrl.models.retriever import Embeddings, Retriever, fingerprint, read_description
 from colmrl.reranking.opening import open_judge
 from colmrl.runtime import use_torch
-from colmrl.search import Asked, Plan, open_searcher
+from colmrl.search import Asked, Plan, Ranking, open_searcher
 from colmrl.search.index_files import read_facts
 from colmrl.store import EmbeddingStore
 from colmrl.store.writer import live_rows
@@ -39,9 +39,14 @@ class Result:
 
     @property
     def first_words(self) -> str:
-        """Of its text; where it has none, its first picture's file name."""
-        text = " ".join(self.document.body.split()) or "".join(Path(image).name for image in self.document.images[:1])
-        return text if len(text) <= _WORDS else text[: _WORDS - 1].rstrip() + "…"
+        return first_words(self.document)
+
+
+def first_words(record: Document | Query) -> str:
+    """Of its text; where it has none, its first picture's file name."""
+    said = record.body if isinstance(record, Document) else record.text
+    text = " ".join(said.split()) or "".join(Path(image).name for image in record.images[:1])
+    return text if len(text) <= _WORDS else text[: _WORDS - 1].rstrip() + "…"
 
 
 @dataclass(frozen=True)
@@ -83,17 +88,27 @@ def answer(
     embedded = embed(model, "queries", [query], 1)
     depth = max(k, config.rerank.top_k) if rerank else k
     ranking = searcher.rank(Asked.of_embeddings([query.id], embedded), depth)
-    found = [(int(row), float(score)) for row, score in zip(ranking.positions[0], ranking.scores[0], strict=True)]
-    found = [(row, score) for row, score in found if row >= 0]
-    records = _records(config, documents, [row for row, _ in found])
-    results = [
-        Result(rank, score, row, record)
-        for rank, ((row, score), record) in enumerate(zip(found, records, strict=True), 1)
-    ]
+    results = _results(config, documents, ranking)
     if rerank is None:
         return Answer(query, embedded, plan, str(plan), results, model, documents)
     name, results = _reranked(config, rerank, given, query, results, documents)
     return Answer(query, embedded, plan, f"{plan}, reranked by {name}", results[:k], model, documents)
+
+
+def answer_all(
+    config: Config, store: str | Path, queries: Sequence[Query], plan: Plan, k: int, checkpoint: str | Path
+) -> list[Answer]:
+    """The same for several queries, by exact search; the model is opened once."""
+    documents = EmbeddingStore(Path(store) / "documents")
+    searcher = open_searcher(documents, plan, config.eval.gpu)
+    model = _load(config, documents, Path(checkpoint))
+    answers = []
+    for query in queries:
+        embedded = embed(model, "queries", [query], 1)
+        ranking = searcher.rank(Asked.of_embeddings([query.id], embedded), k)
+        results = _results(config, documents, ranking)
+        answers.append(Answer(query, embedded, plan, str(plan), results, model, documents))
+    return answers
 
 
 def write_answer(answered: Answer, out: Path) -> str:
@@ -118,6 +133,17 @@ def write_answer(answered: Answer, out: Path) -> str:
     sheet, missing = sheet_of_ranks(cells, f"{asked}   {answered.how}")
     write_whole(out / "sheet.png", lambda partial: sheet.save(partial, format="PNG"))
     return missing
+
+
+def _results(config: Config, documents: EmbeddingStore, ranking: Ranking) -> list[Result]:
+    """Of the first query."""
+    found = [(int(row), float(score)) for row, score in zip(ranking.positions[0], ranking.scores[0], strict=True)]
+    found = [(row, score) for row, score in found if row >= 0]
+    records = _records(config, documents, [row for row, _ in found])
+    return [
+        Result(rank, score, row, record)
+        for rank, ((row, score), record) in enumerate(zip(found, records, strict=True), 1)
+    ]
 
 
 def _reranked(

@@ -15,7 +15,7 @@ from colmrl.coding import CodedItems, Codes, code, rows_of
 from colmrl.data.fingerprint import content_hash
 from colmrl.data.records import Document, Query
 from colmrl.errors import InputError
-from colmrl.reduction import pool_records
+from colmrl.reduction import pool_records_to_each
 from colmrl.scoring import MultiVectors, truncate
 from colmrl.store.manifest import ArraySpec, read_manifest
 from colmrl.store.writer import read_ids
@@ -127,8 +127,10 @@ class EmbeddingStore:
             some = items.select(torch.from_numpy(within))
             placed = self._positions(spec, number)
             positions = placed[rows_of(offsets, torch.from_numpy(within))[0]] if placed is not None else None
-            if pooling:
-                pooled = self._pooled_items(MultiVectors(some.codes.decode(), some.offsets, positions), view)
+            if view.vectors is not None and pooling:
+                [pooled] = self._pooled_items(
+                    MultiVectors(some.codes.decode(), some.offsets, positions), [view.vectors]
+                )
                 some = CodedItems(code(truncate(pooled.vectors, view.dim), view.precision), pooled.offsets)
                 positions = None
             parts.append((places, MultiVectors(_at(some.codes, view).decode(), some.offsets, positions)))
@@ -218,25 +220,38 @@ class EmbeddingStore:
         if (number, view.vectors) not in self._pooled:
             offsets = torch.from_numpy(self._offsets(spec, number))
             vectors = self._kept(spec, number, spec.dim).decode()
-            pooled = self._pooled_items(MultiVectors(vectors, offsets, self._positions(spec, number)), view)
+            items = MultiVectors(vectors, offsets, self._positions(spec, number))
+            [pooled] = self._pooled_items(items, [view.vectors])
             held = sum(items.vectors.nbytes for items in self._pooled.values())
             if held + pooled.vectors.nbytes > _POOLED_BYTES:
                 return pooled
             self._pooled[number, view.vectors] = pooled
         return self._pooled[number, view.vectors]
 
-    def _pooled_items(self, items: MultiVectors, view: View) -> MultiVectors:
-        assert view.vectors is not None
+    def hold_pooled(self, budgets: Sequence[int]) -> None:
+        """Pool all documents to all these budgets now, each document's tree made once, and hold them in memory."""
+        specs = [spec for spec in self.manifest.arrays if spec.placed]
+        for spec, number in itertools.product(specs, range(len(self._live))):
+            missing = [budget for budget in budgets if (number, budget) not in self._pooled]
+            items = MultiVectors(
+                self._kept(spec, number, spec.dim).decode(),
+                torch.from_numpy(self._offsets(spec, number)),
+                self._positions(spec, number),
+            )
+            for budget, pooled in zip(missing, self._pooled_items(items, missing), strict=True):
+                self._pooled[number, budget] = pooled
+
+    def _pooled_items(self, items: MultiVectors, budgets: Sequence[int]) -> list[MultiVectors]:
         positions = items.positions.numpy() if items.positions is not None else None
-        vectors, offsets = pool_records(
+        made = pool_records_to_each(
             items.vectors.numpy(),
             items.offsets.numpy(),
-            view.vectors,
+            budgets,
             positions,
             self.manifest.pooling,
             self.manifest.position_weight,
         )
-        return MultiVectors(torch.from_numpy(vectors), torch.from_numpy(offsets))
+        return [MultiVectors(torch.from_numpy(vectors), torch.from_numpy(offsets)) for vectors, offsets in made]
 
     def _by_shard(
         self, rows: Sequence[int] | Int[np.ndarray, " n"]

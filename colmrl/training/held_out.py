@@ -22,7 +22,7 @@ from colmrl.data.records import Records
 from colmrl.encoding import RecordsOf, begin_stores, fill_stores, finish_stores
 from colmrl.errors import InputError
 from colmrl.evaluation.metrics import METRICS
-from colmrl.evaluation.run import judge_stores, judgements
+from colmrl.evaluation.run import Task, judge_views, judgements
 from colmrl.models.retriever import Retriever, describe
 from colmrl.store import EmbeddingStore
 from colmrl.view import TrainedViews, View, parse_views
@@ -57,7 +57,8 @@ class HeldOut:
             fill_stores(self.config, model, self.records, writers, {kind: w.missing() for kind, w in writers.items()})
             finish_stores(writers)
         queries, documents = EmbeddingStore(folder / "queries"), EmbeddingStore(folder / "documents")
-        rows = judge_stores(self.config, queries, documents, self.qrels, self.itself, self.views)
+        judged = judge_views(self.config, Task(documents, queries, self.qrels, self.itself), self.views)
+        rows = [row for one in judged for row in one.rows()]
         return {f"{row['view']}/{row['metric']}": row["value"] for row in rows if row["metric"] in METRICS}
 
 

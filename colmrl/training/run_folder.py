@@ -16,8 +16,8 @@ from colmrl.training.guards import check_identity
 from colmrl.training.reporting import check_reporters
 
 # What may differ when an interrupted run is gone on with: none of it changes the weights.
-_FREE = ("device", "encode.", "mine.", "eval.", "loop.", "train.workers", "train.log_steps", "train.save_steps")
-_FREE += ("train.report_to", "train.profile")
+_FREE = ("device", "encode.", "mine.", "eval.", "frontier.", "loop.", "train.workers", "train.log_steps")
+_FREE += ("train.save_steps", "train.report_to", "train.profile")
 _FREE_UNJUDGED = ("train.eval_steps", "data.eval_path", "data.eval_split")  # where nothing is kept for being best
 
 
