@@ -268,6 +268,18 @@ class EvalConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class MtebConfig:
+    """What only its maker can say of a model that is submitted to mteb (in its `ModelMeta`); null: not said."""
+
+    name: str | None = None  # organisation/model, before the view; null: colmrl/ and the run folder's name
+    training_datasets: tuple[str, ...] | None = None  # mteb's names of what it was trained on
+    languages: tuple[str, ...] | None = None  # e.g. eng-Latn
+    license: str | None = None  # e.g. apache-2.0
+    reference: str | None = None  # where it is described
+    release_date: str | None = None  # YYYY-MM-DD
+
+
+@dataclass(frozen=True, config=_STRICT)
 class LoopConfig:
     """Rounds of train → encode → mine."""
 
@@ -296,4 +308,5 @@ class Config:
     index: IndexConfig = IndexConfig()
     mine: MineConfig = MineConfig()
     eval: EvalConfig = EvalConfig()
+    mteb: MtebConfig = MtebConfig()
     loop: LoopConfig = LoopConfig()

@@ -17,6 +17,7 @@ from colmrl.cli.common import (
     friendly,
     show_table,
 )
+from colmrl.cli.mteb import mteb
 
 eval_app = app("Judge a store, a checkpoint, a recipe's untrained model, or rerankers.", FirstIsMeant)
 
@@ -37,7 +38,8 @@ def evaluate(
 ) -> None:
     """nDCG@{1,5,10}, Recall@{1,5,10}, MRR@10, MAP@10 and bytes a document. With a config alone: zero-shot.
 
-    Rerankers: eval.py rerank --help. What came next in sequences, without a model: eval.py baselines --help.
+    Rerankers: eval.py rerank --help. By mteb's own code: eval.py mteb --help. What came next in sequences, without a
+    model: eval.py baselines --help.
     """
     from colmrl.errors import InputError
 
@@ -126,3 +128,6 @@ def baselines(
 
     show_table(judge_baselines(settings, out, k))
     typer.echo(out)
+
+
+eval_app.command(context_settings=SETTINGS)(mteb)
