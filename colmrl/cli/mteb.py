@@ -1,4 +1,4 @@
-"""python eval.py mteb --checkpoint DIR --views single@256,multi@128 --benchmark "ViDoRe(v3)""""
+"""python eval.py mteb --checkpoint DIR --views single@256,multi@128 --benchmark NAME | --task NAME | --data DIR"""
 
 import importlib.util
 from pathlib import Path
@@ -19,9 +19,7 @@ def mteb(
     data: Annotated[str | None, typer.Option(help="A data folder as a task, without the hub.")] = None,
     index: Annotated[str | None, typer.Option(help="A type (hnsw, ivf, …), or a folder of colmrl index.")] = None,
     rerank: Annotated[str | None, typer.Option(help="A reranker, for the rerank.top_k first found.")] = None,
-    encoder: Annotated[
-        bool, typer.Option("--encoder", help="Only encode: mteb searches; for any task.")
-    ] = False,
+    encoder: Annotated[bool, typer.Option("--encoder", help="Only encode: mteb searches; for any task.")] = False,
     out: Annotated[Path | None, typer.Option(help="For results and embeddings; else mteb, beside checkpoint.")] = None,
     submit: Annotated[Path | None, typer.Option(help="Write there what a submission to mteb needs.")] = None,
 ) -> None:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 MODELS = "colmrl_models.py"
 _BESIDE = ("model_meta.json", "run_settings.jsonl")
 _OF_ITS_MAKER = ("license", "languages", "training_datasets", "release_date", "reference")
-_HEAD = '''"""What `eval.py mteb --submit` measured. `checkpoint` is a folder here: name the place where it is published."""
+_HEAD = '''"""What `eval.py mteb --submit` measured. `checkpoint` is a folder here: name where it is published."""
 
 from mteb.models.model_meta import ModelMeta
 
