@@ -4,6 +4,7 @@ Values are checked and converted by pydantic (so `1e-4`, which YAML reads as tex
 is due). `${output}` inside any text stands for the run folder.
 """
 
+from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
@@ -276,7 +277,7 @@ class MtebConfig:
     languages: tuple[str, ...] | None = None  # e.g. eng-Latn
     license: str | None = None  # e.g. apache-2.0
     reference: str | None = None  # where it is described
-    release_date: str | None = None  # YYYY-MM-DD
+    release_date: date | None = None
 
 
 @dataclass(frozen=True, config=_STRICT)

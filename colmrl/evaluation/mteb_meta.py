@@ -73,8 +73,9 @@ def model_meta(stores: TaskStores, way: Way, as_encoder: bool = False, given: Se
         "open_weights": None,
         "public_training_code": None,
         "public_training_data": None,
-        **{name: value for name, value in vars(config.mteb).items() if name not in ("name", "languages")},
-        "languages": None if config.mteb.languages is None else list(config.mteb.languages),
+        "release_date": config.mteb.release_date and config.mteb.release_date.isoformat(),
+        "languages": config.mteb.languages and list(config.mteb.languages),
+        **{name: getattr(config.mteb, name) for name in ("training_datasets", "license", "reference")},
     }
     try:
         return ModelMeta.model_validate(facts)

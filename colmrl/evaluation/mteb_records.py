@@ -23,7 +23,7 @@ T = TypeVar("T", Document, Query)
 
 def documents_of(corpus: Dataset, modalities: Sequence[str], pictures: Path) -> Records[Document]:
     """`modalities`: what the task shows of them; `pictures`: the folder of files of pictures held as bytes."""
-    rows = _rows(corpus, ("title", "text", "body", "image"), modalities)
+    rows = _rows(corpus, ("id", "title", "text", "body", "image"), modalities)
 
     def read(row: int) -> Document:
         found = rows[row]
@@ -36,7 +36,7 @@ def documents_of(corpus: Dataset, modalities: Sequence[str], pictures: Path) -> 
 
 def queries_of(queries: Dataset, modalities: Sequence[str], pictures: Path) -> Records[Query]:
     """The same of queries."""
-    rows = _rows(queries, ("text", "instruction", "image"), modalities)
+    rows = _rows(queries, ("id", "text", "instruction", "image"), modalities)
 
     def read(row: int) -> Query:
         found = rows[row]
