@@ -1,6 +1,5 @@
 """Which tasks mteb (2.26) judges: by name, of a benchmark, or made of any data that we read, pictures and all."""
 
-import difflib
 import hashlib
 import json
 import logging
@@ -46,11 +45,9 @@ def benchmark_tasks(name: str) -> list[AbsTask]:
     try:
         return list(mteb.get_benchmark(name).tasks)
     except KeyError as error:
-        if name in (every := [task.metadata.name for task in mteb.get_tasks()]):
-            raise InputError(f"--benchmark {name}: is a task: give --task {name}") from None
-        close = difflib.get_close_matches(name, every, 1)
-        task = f", or --task {close[0]}" if close else ""
-        raise InputError(f"--benchmark {name}: no benchmark of mteb ({_said(error)}){task}: check the name") from None
+        raise InputError(
+            f"--benchmark {name}: no benchmark of mteb ({_said(error)}): check it, or give --task"
+        ) from None
 
 
 def is_retrieval(task: AbsTask) -> bool:
