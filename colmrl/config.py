@@ -4,8 +4,7 @@ Values are checked and converted by pydantic (so `1e-4`, which YAML reads as tex
 is due). `${output}` inside any text stands for the run folder.
 """
 
-from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -269,18 +268,6 @@ class EvalConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
-class MtebConfig:
-    """What only its maker can say of a model that is submitted to mteb (in its `ModelMeta`); null: not said."""
-
-    name: str | None = None  # organisation/model, before the view; null: colmrl/ and the run folder's name
-    training_datasets: tuple[str, ...] | None = None  # mteb's names of what it was trained on
-    languages: tuple[str, ...] | None = None  # e.g. eng-Latn
-    license: str | None = None  # e.g. apache-2.0
-    reference: str | None = None  # where it is described
-    release_date: date | None = None
-
-
-@dataclass(frozen=True, config=_STRICT)
 class LoopConfig:
     """Rounds of train → encode → mine."""
 
@@ -309,5 +296,5 @@ class Config:
     index: IndexConfig = IndexConfig()
     mine: MineConfig = MineConfig()
     eval: EvalConfig = EvalConfig()
-    mteb: MtebConfig = MtebConfig()
+    mteb: dict[str, Any] = Field(default_factory=dict)  # what its maker says of a model: mteb's ModelMeta has the names
     loop: LoopConfig = LoopConfig()

@@ -8,6 +8,7 @@ import hashlib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 
 from mteb.models.model_meta import ModelMeta
@@ -29,6 +30,8 @@ from colmrl.search.index_files import read_facts
 Judged = StoreSearch | ViewEncoder
 _BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "8bit": 1.0, "4bit": 0.5}  # a weight
 _DTYPES = {"fp16": "float16", "int8": "int8", "binary": "binary"}  # mteb's names of what vectors are rounded to
+_SAID = ("license", "languages", "training_datasets", "release_date")  # by its maker alone, if anybody
+_SAID += ("open_weights", "public_training_code", "public_training_data")
 _EMBEDDINGS = re.compile(r"(embed_tokens|word_embeddings)\.weight")
 
 
@@ -70,15 +73,13 @@ def model_meta(stores: TaskStores, way: Way, as_encoder: bool = False, given: Se
         "use_instructions": {description.model.query_prompt, description.model.document_prompt} != {"{text}"},
         "framework": ["PyTorch", "Transformers", "safetensors"],
         "adapted_from": None if local or description.model.tuning == "full" else description.model.backbone,
-        "open_weights": None,
-        "public_training_code": None,
-        "public_training_data": None,
-        "release_date": config.mteb.release_date and config.mteb.release_date.isoformat(),
-        "languages": config.mteb.languages and list(config.mteb.languages),
-        **{name: getattr(config.mteb, name) for name in ("training_datasets", "license", "reference")},
     }
+    said = {key: str(value) if isinstance(value, date) else value for key, value in config.mteb.items()}
+    measured = next((key for key in said if key in facts and key != "name"), None)
+    if measured is not None:
+        raise InputError(f"mteb.{measured}: is measured, not said: leave it out")
     try:
-        return ModelMeta.model_validate(facts)
+        return ModelMeta.model_validate({**dict.fromkeys(_SAID), **said, **facts})
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(f"mteb.{first['loc'][0]}: {first['msg']}: see mteb's ModelMeta for what it may be") from None
@@ -126,8 +127,8 @@ def default_folder(checkpoint: str | Path) -> Path:
 
 def base_name(config: Config, checkpoint: Path) -> str:
     """`mteb.name`, or colmrl/ and what the run is called: OUTPUT of OUTPUT/checkpoint."""
-    if config.mteb.name is not None:
-        return config.mteb.name
+    if "name" in config.mteb:
+        return str(config.mteb["name"])
     place = checkpoint.resolve()
     place = place.parent if place.name == "checkpoint" else place
     run = f"{place.parent.name}-{place.name}" if place.name.startswith("round-") else place.name

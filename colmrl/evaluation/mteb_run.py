@@ -147,11 +147,11 @@ class Judge:
         return kept
 
     def _check_modalities(self, task: AbsTask) -> None:
-        for side in (PromptType.query, PromptType.document):
+        for side in (PromptType.query, PromptType.document) if is_retrieval(task) else (None,):
             asked = task.metadata.get_modalities(side)
             if not self.stores.shown(asked):
-                said = f"{task.metadata.name}: its {side.value} side is {' and '.join(asked)}"
-                raise InputError(f"{said}, which this model does not see: choose a task of texts, or another model")
+                said = f"{task.metadata.name}: asks for {' and '.join(asked)}, which this model does not see"
+                raise InputError(f"{said}: choose a task of texts, or another model")
 
 
 def _load(task: AbsTask) -> None:

@@ -3,7 +3,6 @@
 import json
 import runpy
 import shutil
-from dataclasses import replace
 
 import mteb
 import pytest
@@ -152,6 +151,11 @@ def test_what_modelmeta_does_not_take_is_a_line(submitted, reader):
     stores = TaskStores(config, reader / "run/checkpoint", reader)
     with pytest.raises(InputError, match=r"^mteb.license: "):
         model_meta(stores, parse_way("single@64"))
-    nameless = replace(config, mteb=replace(config.mteb, license=None, name="nameless"))
-    with pytest.raises(InputError, match=r"^mteb.name: .*organization/model_name"):
-        model_meta(TaskStores(nameless, reader / "run/checkpoint", reader), parse_way("single@64"))
+    for said, told in (
+        ("name=nameless", r"^mteb.name: .*organization/model_name"),
+        ("licence=mit", r"^mteb.licence: Extra inputs"),
+        ("revision=1", r"^mteb.revision: is measured, not said"),
+    ):
+        stores = TaskStores(load_config(None, [f"mteb.{said}"]), reader / "run/checkpoint", reader)
+        with pytest.raises(InputError, match=told):
+            model_meta(stores, parse_way("single@64"))
