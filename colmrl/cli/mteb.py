@@ -12,7 +12,7 @@ from colmrl.cli.common import Overrides, configured, friendly, show_table
 @friendly
 def mteb(
     checkpoint: Annotated[str, typer.Option(help="What train.py wrote: OUTPUT/checkpoint.")],
-    views: Annotated[str, typer.Option(help="Or funnels: single@256,multi@64x32,single@64/1000+multi@128.")],
+    views: Annotated[str, typer.Option(help="Or funnels, bm25: single@256,multi@64x32,single@64/1000+multi@128,bm25.")],
     overrides: Overrides = None,
     benchmark: Annotated[str | None, typer.Option(help='Of mteb, e.g. "ViDoRe(v3)"; its retrieval tasks.')] = None,
     task: Annotated[list[str] | None, typer.Option(help="Of mteb, by name; also several.")] = None,
@@ -38,7 +38,8 @@ def mteb(
     from colmrl.evaluation.mteb_tasks import benchmark_tasks, local_task, named_tasks
     from colmrl.evaluation.mteb_ways import parse_ways
 
-    ways = parse_ways(views, index, rerank)
+    names = [name.strip() for name in views.split(",")]
+    ways = parse_ways(",".join(name for name in names if name != "bm25"), index, rerank)
     folder = out or default_folder(checkpoint)
     stores = TaskStores(settings, checkpoint, folder / "stores")
     if data is not None:
@@ -46,10 +47,10 @@ def mteb(
     else:
         tasks = benchmark_tasks(benchmark) if benchmark else named_tasks(task or [])
     given = tuple(override.partition("=")[0] for override in overrides or [])
-    results = Judge(stores, folder, encoder, given).judge(tasks, ways)
+    results = Judge(stores, folder, encoder, "bm25" in names, given).judge(tasks, ways)
     show_table(table_lines(results))
     write_judged(folder / "results.json", results, settings)
     if submit is not None:
-        write_submission(results, folder, submit)
+        write_submission([result for result in results if result.way is not None], folder, submit)
         typer.echo(submit)
     typer.echo(folder)

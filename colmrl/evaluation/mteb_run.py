@@ -23,6 +23,7 @@ from mteb.types import PromptType
 
 from colmrl.config import Config
 from colmrl.errors import InputError
+from colmrl.evaluation.mteb_bm25 import Bm25Search
 from colmrl.evaluation.mteb_meta import open_model
 from colmrl.evaluation.mteb_stores import TaskStores
 from colmrl.evaluation.mteb_tasks import is_retrieval
@@ -35,9 +36,9 @@ _METRICS = ("ndcg_at_1", "ndcg_at_5", "ndcg_at_10", "recall_at_5", "recall_at_10
 
 @dataclass(frozen=True)
 class Result:
-    """What mteb says of a way on a task."""
+    """What mteb says of a way (None: BM25) on a task."""
 
-    way: Way
+    way: Way | None
     meta: ModelMeta
     task: AbsTask
     scores: TaskResult
@@ -45,11 +46,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Judge:
-    """`given`: settings of use that hold in place of the reranker's own."""
+    """`given`: settings of use that hold in place of the reranker's own; `bm25`: whether it is judged beside."""
 
     stores: TaskStores
     out: Path
     as_encoder: bool = False
+    bm25: bool = False
     given: tuple[str, ...] = ()
 
     def judge(self, tasks: Sequence[AbsTask], ways: Sequence[Way]) -> list[Result]:
@@ -62,6 +64,8 @@ class Judge:
             again = {way.first for way in reranked if self._known(task, self._model(way).mteb_model_meta) is None}
             found += [self._first(task, way, way in again) for way in firsts]
             found += [self._second(task, way) for way in reranked]
+            if self.bm25 and is_retrieval(task):
+                found.append(self._result(task, None, Bm25Search(self.stores), False))
             if task.data_loaded:
                 task.unload_data()
         return found
@@ -82,7 +86,9 @@ class Judge:
 
     def _first(self, task: AbsTask, way: Way, predictions: bool) -> Result:
         """`predictions`: whether a reranker needs what is found."""
-        model = self._model(way)
+        return self._result(task, way, self._model(way), predictions)
+
+    def _result(self, task: AbsTask, way: Way | None, model: Any, predictions: bool) -> Result:
         meta: ModelMeta = model.mteb_model_meta
         folder = self._predictions(meta)
         known = self._known(task, meta)
@@ -172,11 +178,12 @@ def write_judged(path: Path, results: Sequence[Result], config: Config) -> None:
 
 
 def _rows(result: Result) -> list[Row]:
+    way = result.way
     about = {
         "task": result.task.metadata.name,
-        "view": str(result.way.plan),
-        "index": None if result.way.index is None else str(result.way.index),
-        "reranker": result.way.reranker,
+        "view": "bm25" if way is None else str(way.plan),
+        "index": None if way is None or way.index is None else str(way.index),
+        "reranker": way and way.reranker,
         "model": result.meta.name,
         "revision": result.meta.revision,
     }

@@ -1,6 +1,7 @@
 """What mteb measures of our stores: the same numbers as eval.py's and as mteb's own search."""
 
 import io
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -19,9 +20,11 @@ from colmrl.data.beir import read_beir
 from colmrl.data.media import open_image
 from colmrl.encoding import encode
 from colmrl.errors import InputError
+from colmrl.evaluation.baselines import Bm25
+from colmrl.evaluation.metrics import mean, per_query
 from colmrl.evaluation.mteb_meta import open_model
 from colmrl.evaluation.mteb_records import documents_of, queries_of
-from colmrl.evaluation.mteb_run import Judge
+from colmrl.evaluation.mteb_run import Judge, table_lines
 from colmrl.evaluation.mteb_stores import TaskStores
 from colmrl.evaluation.mteb_tasks import local_task
 from colmrl.evaluation.mteb_ways import parse_way, parse_ways
@@ -287,3 +290,25 @@ def test_pictures_held_as_bytes_are_written_once_as_they_are(tmp_path):
     assert open_image(written).getpixel((0, 0)) == (255, 255, 255)
     assert [path.is_file() for path in (tmp_path / "pictures").rglob("*")].count(True) == 1
     assert documents_of(rows, ["text"], tmp_path / "none")[0].images == () and not (tmp_path / "none").exists()
+
+
+def test_bm25_beside_is_ours_on_the_tasks_texts(stores, tmp_path):
+    words = ["red ring", "blue star", "green square", "a red star", "two blue rings"]
+    texts = {f"d{i}": f"{a} and {b}" for i, (a, b) in enumerate(itertools.permutations(words, 2))}
+    qrels = {f"q{i}": {f"d{4 * i + j}": 1 for j in range(3)} for i in range(5)}
+    (tmp_path / "data/qrels").mkdir(parents=True)
+    for name, of in (("corpus", texts), ("queries", {f"q{i}": text for i, text in enumerate(words)})):
+        lines = [json.dumps({"_id": id_, "text": text}) for id_, text in of.items()]
+        (tmp_path / f"data/{name}.jsonl").write_text("\n".join(lines))
+    lines = [f"{query}\t{document}\t1" for query, judged in qrels.items() for document in judged]
+    (tmp_path / "data/qrels/test.tsv").write_text("\n".join(lines))
+    task = local_task(stores.config, str(tmp_path / "data"), stores.description.show, tmp_path)
+    _, result = Judge(stores, tmp_path, bm25=True).judge([task], parse_ways("single@32", None, None))
+    index, run = Bm25(texts.values()), {}
+    for number, text in enumerate(words):
+        scores = zip(texts, map(float, index.scores(text)), strict=True)
+        run[f"q{number}"] = {name: score for name, score in scores if score}
+    ours = mean(per_query(run, qrels))
+    for metric in ("ndcg_at_5", "ndcg_at_10", "map_at_10"):
+        assert result.scores.scores["test"][0][metric] == pytest.approx(ours[metric], abs=1e-5)
+    assert table_lines([result])[1][0] == "colmrl/bm25" and task.metadata.main_score == "ndcg_at_10"
