@@ -31,6 +31,8 @@ def mteb(
     if importlib.util.find_spec("mteb") is None:
         raise InputError('mteb is not installed: pip install "mteb>=2.26"')
     settings = configured(None, overrides, {})
+    from datasets import disable_progress_bars
+
     from colmrl.evaluation.mteb_meta import default_folder
     from colmrl.evaluation.mteb_run import Judge, table_lines, write_judged
     from colmrl.evaluation.mteb_stores import TaskStores
@@ -39,6 +41,7 @@ def mteb(
     from colmrl.evaluation.mteb_ways import parse_ways
 
     names = [name.strip() for name in views.split(",")]
+    disable_progress_bars()  # mteb prepares data behind its own
     ways = parse_ways(",".join(name for name in names if name != "bm25"), index, rerank)
     folder = out or default_folder(checkpoint)
     stores = TaskStores(settings, checkpoint, folder / "stores")

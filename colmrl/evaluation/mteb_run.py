@@ -126,7 +126,7 @@ class Judge:
             cache=cache,
             overwrite_strategy="always" if again else "only-missing",
             prediction_folder=predictions,
-            encode_kwargs={"batch_size": self.stores.config.encode.batch_size},
+            encode_kwargs={"batch_size": self.stores.config.encode.batch_size, "show_progress_bar": False},
             show_progress_bar=False,
             co2_tracker=False,
         )
