@@ -1,6 +1,5 @@
 """What mteb measures of our stores: the same numbers as eval.py's and as mteb's own search."""
 
-import io
 import itertools
 import json
 import shutil
@@ -11,19 +10,17 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, Image
-from mteb._create_dataloaders import _retrieval_texts
-from mteb.types import PromptType
-from PIL import Image as Pillow
+from mteb.abstasks.retrieval import AbsTaskRetrieval
+from mteb.abstasks.task_metadata import TaskMetadata
 
 from colmrl.configure import load_config
 from colmrl.data.beir import read_beir
-from colmrl.data.media import open_image
 from colmrl.encoding import encode
 from colmrl.errors import InputError
 from colmrl.evaluation.baselines import Bm25
 from colmrl.evaluation.metrics import mean, per_query
 from colmrl.evaluation.mteb_meta import open_model
-from colmrl.evaluation.mteb_records import documents_of, queries_of
+from colmrl.evaluation.mteb_records import documents_of
 from colmrl.evaluation.mteb_run import Judge, table_lines
 from colmrl.evaluation.mteb_stores import TaskStores
 from colmrl.evaluation.mteb_tasks import local_task
@@ -238,60 +235,6 @@ def names_of(stores, probes):
     return [(stores, way) for way in ways] + [(probes, ("single@128", "ivf"))]
 
 
-def test_rows_become_the_records_that_our_reader_reads(tmp_path):
-    corpus = [("1", "A title", " text "), ("2", "", "only text"), ("3", "Only a title", "")]
-    (tmp_path / "qrels").mkdir()
-    lines = [json.dumps({"_id": name, "title": title, "text": text}) for name, title, text in corpus]
-    (tmp_path / "corpus.jsonl").write_text("\n".join(lines))
-    (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "what?"}')
-    rows = Dataset.from_dict(dict(zip(("id", "title", "text"), map(list, zip(*corpus, strict=True)), strict=True)))
-    ours = read_beir(tmp_path)
-    found = documents_of(rows, ["text"], tmp_path)
-    assert found[:] == ours.documents[:]
-    assert [one.body for one in found] == list(_retrieval_texts(rows, PromptType.document))
-    assert [one.body for one in documents_of(rows, ["image"], tmp_path)] == ["", "", ""]
-    with pytest.raises(InputError, match="id '1' is there twice"):
-        documents_of(Dataset.from_dict({"id": ["1", "1"], "text": ["a", "b"]}), ["text"], tmp_path)
-
-
-@pytest.mark.parametrize(
-    "columns",
-    [
-        {"text": ["what?", "who"]},
-        {"text": ["what?", "who"], "instruction": ["find it", "find them"]},
-        {"text": [["what?", "where?"], ["who"]]},
-        {
-            "text": [[{"role": "user", "content": "what?"}], [{"role": "user", "content": "who"}]],
-            "instruction": ["i", "j"],
-        },
-    ],
-    ids=["plain", "instruction", "turns", "roles"],
-)
-@pytest.mark.filterwarnings("ignore:Conversations are a list")
-def test_queries_are_worded_as_mteb_words_them(columns, tmp_path):
-    rows = Dataset.from_dict({"id": ["1", "2"], **columns})
-    assert [query.text for query in queries_of(rows, ["text"], tmp_path)] == list(
-        _retrieval_texts(rows, PromptType.query)
-    )
-
-
-def test_pictures_held_as_bytes_are_written_once_as_they_are(tmp_path):
-    held = io.BytesIO()
-    Pillow.new("RGBA", (4, 3), (255, 0, 0, 0)).save(held, "PNG")
-    (tmp_path / "page.png").write_bytes(held.getvalue())
-    images = [{"bytes": held.getvalue(), "path": None}, {"bytes": None, "path": str(tmp_path / "page.png")}, None]
-    rows = Dataset.from_dict({"id": ["a", "b", "c"], "image": images, "text": ["", "", "t"]}).cast_column(
-        "image", Image()
-    )
-    found = documents_of(rows, ["image", "text"], tmp_path / "pictures")
-    written, named = found[0].images[0], found[1].images[0]
-    assert named == str(tmp_path / "page.png") and found[2].images == ()
-    assert Path(written).read_bytes() == held.getvalue() and found[0].images == (written,)
-    assert open_image(written).getpixel((0, 0)) == (255, 255, 255)
-    assert [path.is_file() for path in (tmp_path / "pictures").rglob("*")].count(True) == 1
-    assert documents_of(rows, ["text"], tmp_path / "none")[0].images == () and not (tmp_path / "none").exists()
-
-
 def test_bm25_beside_is_ours_on_the_tasks_texts(stores, tmp_path):
     words = ["red ring", "blue star", "green square", "a red star", "two blue rings"]
     texts = {f"d{i}": f"{a} and {b}" for i, (a, b) in enumerate(itertools.permutations(words, 2))}
@@ -312,3 +255,42 @@ def test_bm25_beside_is_ours_on_the_tasks_texts(stores, tmp_path):
     for metric in ("ndcg_at_5", "ndcg_at_10", "map_at_10"):
         assert result.scores.scores["test"][0][metric] == pytest.approx(ours[metric], abs=1e-5)
     assert table_lines([result])[1][0] == "colmrl/bm25" and task.metadata.main_score == "ndcg_at_10"
+
+
+def test_an_old_task_of_two_languages_has_one_corpus_encoded_once_and_can_be_reranked(config, stores, reranker, sample):
+    """As ViDoRe v1 and v2 load: before mteb's second format, pictures as bytes, texts that are not to be shown."""
+    files = sorted((sample / "test/images").iterdir())[:6]
+    images = [{"bytes": file.read_bytes(), "path": None} for file in files]
+    columns = {"id": [f"d{i}" for i in range(6)], "image": images, "text": ["red star"] * 6}
+    corpus = Dataset.from_dict(columns).cast_column("image", Image())
+    asked = {"english": ["red ring", "blue star"], "french": ["anneau rouge", "étoile bleue"]}
+    said = {"name": "OldPages", "description": "", "dataset": {"path": "none", "revision": "1"}, "category": "t2i"}
+    said |= {"type": "DocumentUnderstanding", "modalities": ["text", "image"], "main_score": "ndcg_at_5"}
+    said |= {"eval_langs": {"english": ["eng-Latn"], "french": ["fra-Latn"]}, "eval_splits": ["test"]}
+
+    class OldPages(AbsTaskRetrieval):
+        metadata = TaskMetadata(**said)
+
+        def load_data(self, num_proc=None, **_):
+            self.queries = {
+                lang: {"test": Dataset.from_dict({"id": [f"{lang}{i}" for i in range(2)], "text": texts})}
+                for lang, texts in asked.items()
+            }
+            self.corpus = {lang: {"test": corpus} for lang in asked}
+            self.relevant_docs = {lang: {"test": {f"{lang}{i}": {f"d{i}": 1} for i in range(2)}} for lang in asked}
+            self.data_loaded = True
+
+    of_three = TaskStores(load_config(None, ["rerank.top_k=3", "device=cpu"]), stores.checkpoint, stores.folder)
+    judge = Judge(of_three, stores.folder.parent)
+    first, second = judge.judge([OldPages()], parse_ways("multi@64", None, reranker))
+    subsets = {entry["hf_subset"]: entry["main_score"] for entry in first.scores.scores["test"]}
+    assert set(subsets) == {"english", "french"} and len(second.scores.scores["test"]) == 2
+    (one,) = stores.task_folder("OldPages").glob("documents-*/documents")
+    assert len(list(stores.task_folder("OldPages").glob("queries-*"))) == 2
+    kept = [str(path) for path in stores.pictures.rglob("*") if path.is_file()]
+    assert len(kept) == 6 and {Path(path).read_bytes() for path in kept} == {image["bytes"] for image in images}
+    shown = documents_of(corpus, ["image"], stores.pictures)
+    expected = TaskStores(stores.config, stores.checkpoint, stores.folder).encoded("documents", shown, "again")
+    assert EmbeddingStore(one).manifest.content_hash == expected.manifest.content_hash
+    reranked = json.loads((predictions(stores, second) / "OldPages_predictions.json").read_text())
+    assert all(len(found) == 3 for lang in asked for found in reranked[lang]["test"].values())
