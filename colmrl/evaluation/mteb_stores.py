@@ -23,8 +23,8 @@ from colmrl.models.backbone import load_processor
 from colmrl.models.inputs import InputBuilder
 from colmrl.models.retriever import Retriever, fingerprint, read_description
 from colmrl.runtime import use_torch
-from colmrl.store import EmbeddingStore
-from colmrl.store.manifest import Kind
+from colmrl.store import EmbeddingStore, StoreWriter
+from colmrl.store.manifest import FINISHED, PLANNED, Kind
 
 
 class TaskStores:
@@ -67,11 +67,14 @@ class TaskStores:
         pooling = self.config.encode.pooling
         made = content_hash(records)[:16] + ("" if pooling == "ward" else f"-{pooling}")
         place = self.task_folder(task) / f"{kind}-{made}"
+        config = self.config
+        if any((place / kind / name).is_file() for name in (FINISHED, PLANNED)):  # begun with shards of another size
+            config = replace(config, encode={"shard_size": StoreWriter(place / kind).manifest.shard_size})
         records_of: Mapping[Kind, Records[Document] | Records[Query]] = {kind: records}
         writers = begin_stores(
-            self.config, self.description, records_of, f"mteb: {task}", self.stamp, self.checkpoint, place
+            config, self.description, records_of, f"mteb: {task}", self.stamp, self.checkpoint, place
         )
         if missing := writers[kind].missing():
-            fill_stores(self.config, self.model, records_of, writers, {kind: missing})
+            fill_stores(config, self.model, records_of, writers, {kind: missing})
         finish_stores(writers)
         return EmbeddingStore(place / kind)

@@ -12,6 +12,7 @@ import torch
 from datasets import Dataset, Image
 from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.task_metadata import TaskMetadata
+from mteb.cache import ResultCache
 
 from colmrl.configure import load_config
 from colmrl.data.beir import read_beir
@@ -179,6 +180,10 @@ def test_indexes_and_funnels_are_measured_as_they_serve(judged, config, checkpoi
         expected = passed_on[query]
         assert found == pytest.approx(expected, abs=1e-5) and len(found) == 6
     assert len({result.meta.name for result in (flat, ivf, funnel)}) == 3
+    ten = TaskStores(load_config(None, ["eval.k=10", "device=cpu"]), checkpoint, stores.folder)
+    (result,) = Judge(ten, stores.folder.parent).judge([task], ways[:1])
+    predicted = json.loads((predictions(stores, result) / task.prediction_file_name).read_text())["default"]["test"]
+    assert {len(found) for found in predicted.values()} == {10}  # of 24, though mteb asks for 1,000
 
 
 def predictions(stores, result):
@@ -204,6 +209,10 @@ def test_two_stages_are_eval_pys_rerank_on_the_same_candidates(config, stores, t
             for metric in ("ndcg_at_5", "ndcg_at_10", "recall_at_10", "map_at_10"):
                 assert result.scores.scores["test"][0][metric] == pytest.approx(ours[metric], abs=1e-5), metric
     assert second.scores.get_score() != pytest.approx(first.scores.get_score(), abs=1e-3)
+    shutil.rmtree(predictions(stores, first))  # by hand, or judged by an earlier version
+    shutil.rmtree(ResultCache(stores.folder.parent).get_task_result_path(task.metadata.name, second.meta).parent)
+    _, again = Judge(of_six, stores.folder.parent).judge([task], [second.way])
+    assert again.scores.get_score() == pytest.approx(second.scores.get_score(), abs=1e-6)
     in_one_go = mteb.evaluate(open_model(of_six, second.way), task, cache=None, show_progress_bar=False)
     assert in_one_go.task_results[0].get_score() == pytest.approx(second.scores.get_score(), abs=1e-6)
 
@@ -290,6 +299,7 @@ def test_an_old_task_of_two_languages_has_one_corpus_encoded_once_and_can_be_rer
     kept = [str(path) for path in stores.pictures.rglob("*") if path.is_file()]
     assert len(kept) == 6 and {Path(path).read_bytes() for path in kept} == {image["bytes"] for image in images}
     shown = documents_of(corpus, ["image"], stores.pictures)
+    assert [one.body for one in shown] == [""] * 6
     expected = TaskStores(stores.config, stores.checkpoint, stores.folder).encoded("documents", shown, "again")
     assert EmbeddingStore(one).manifest.content_hash == expected.manifest.content_hash
     reranked = json.loads((predictions(stores, second) / "OldPages_predictions.json").read_text())
