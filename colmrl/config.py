@@ -4,7 +4,7 @@ Values are checked and converted by pydantic (`1e-4`, text to YAML, is a number 
 text stands for the run folder.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -286,4 +286,5 @@ class Config:
     mine: MineConfig = MineConfig()
     eval: EvalConfig = EvalConfig()
     frontier: FrontierConfig = FrontierConfig()
+    mteb: dict[str, Any] = Field(default_factory=dict)  # what its maker says of a model: mteb's ModelMeta has the names
     loop: LoopConfig = LoopConfig()

@@ -18,6 +18,7 @@ from colmrl.cli.common import (
     show_table,
 )
 from colmrl.cli.compare import run as compare_runs
+from colmrl.cli.mteb import mteb
 
 eval_app = app("Judge a store, a checkpoint, a recipe's untrained model, or rerankers.", FirstIsMeant)
 
@@ -39,7 +40,8 @@ def evaluate(
 ) -> None:
     """nDCG@{1,5,10}, Recall@{1,5,10}, MRR@10, MAP@10 and bytes a document. With a config alone: zero-shot.
 
-    Rerankers: eval.py rerank --help. What came next in sequences, without a model: eval.py baselines --help.
+    Rerankers: eval.py rerank --help. By mteb's own code: eval.py mteb --help. What came next in sequences, without a
+    model: eval.py baselines --help.
     """
     from colmrl.errors import InputError
 
@@ -136,3 +138,4 @@ def baselines(
 
 
 eval_app.command("run", context_settings=SETTINGS)(compare_runs)
+eval_app.command(context_settings=SETTINGS)(mteb)
