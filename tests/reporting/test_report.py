@@ -63,7 +63,8 @@ def test_nothing_is_fetched_and_texts_are_escaped(report):
     assert "<script" not in text and "@import" not in text and "url(" not in text
     assert "known &lt;i&gt;answers&lt;/i&gt;" in text and "<i>" not in text
     assert "<h1>run &lt;b&gt;&amp;&#x27;1&#x27;</h1>" in text
-    assert page.table([["<a>"], ["<script>"]]).count("<script") == 0
+    made = page.table([["<a>"], ["<script>"]])
+    assert "<a>" not in made and "<script" not in made
     image = page.figure(Image.new("RGB", (2, 2)), '"><script>', True)
     assert "<script" not in image and '">' not in image.partition('alt="')[2].partition('" src')[0]
 
