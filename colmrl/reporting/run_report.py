@@ -140,9 +140,7 @@ def _examples(run: Path) -> Iterator[str]:
     last = _rounds(run)[-1]
     store, checkpoint = last / "store", last / "checkpoint"
     places = (last / "results.json", store / "results.json")
-    results = next(
-        (path for path in places if path_beside(path).is_file()), None
-    )  # of each query
+    results = next((path for path in places if path_beside(path).is_file()), None)  # of each query
     if results is None or not checkpoint.is_dir() or not (store / "documents/manifest.json").is_file():
         return
     try:
