@@ -1,11 +1,14 @@
 """python eval.py run --run a.trec --run b.trec --data DIR"""
 
+import itertools
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from colmrl.cli.common import ConfigFile, Overrides, Seed, Strict, configured, friendly, show_table
+
+_SHOWN = 3  # of the worst queries of each run; the report has all
 
 
 @friendly
@@ -35,5 +38,6 @@ def run(
     show_table(run_lines(compared.runs))
     if compared.comparisons:
         show_table(comparison_lines(compared.comparisons, compared.runs[0].name))
-    show_table(worst_lines(compared.worst))
+    worst = [[one for one in compared.worst if one.run == judged.name][:_SHOWN] for judged in compared.runs]
+    show_table(worst_lines(list(itertools.chain(*worst))))
     typer.echo(folder / "report.md")

@@ -33,7 +33,7 @@ def evaluate(
     data: Annotated[str | None, typer.Option(help="The data folder; else the store's or the config's.")] = None,
     split: Annotated[str | None, typer.Option(help="The qrels to judge by; else test.")] = None,
     views: Annotated[str | None, typer.Option(help="e.g. single@64,multi@64x16; else all that there are.")] = None,
-    out: Annotated[str | None, typer.Option(help="Where the numbers go; by default STORE/results.json.")] = None,
+    out: Annotated[str | None, typer.Option(help="A folder, or a .json file; else STORE/results.json.")] = None,
     runs: Annotated[Path | None, typer.Option(help="A folder for what was found: a TREC run file a view.")] = None,
     strict: Strict = None,
     gpu: Gpu = None,
@@ -73,7 +73,8 @@ def evaluate(
     judged = judge_views(settings, task, chosen_views(settings), runs)
     rows = [row for one in judged for row in one.rows(number)]
     show_table(table_lines(rows))  # first: a place that cannot be written must not cost the numbers
-    path = Path(out or Path(store) / "results.json")
+    path = Path(out or store)
+    path = path if path.suffix == ".json" else path / "results.json"
     write_results(path, rows, settings.seed, store=store)
     write_each(path, task.facts, [({"round": number, "view": str(one.view)}, one.each) for one in judged])
     typer.echo(path)

@@ -22,7 +22,7 @@ def frontier(
     split: Annotated[str | None, typer.Option(help="The qrels to judge by; else test.")] = None,
     peers: Annotated[Path | None, typer.Option(help="Published points: a CSV of name,bytes,ndcg_at_5.")] = None,
     max_bytes: Annotated[float | None, typer.Option(min=0, help="Name the best of so many a document.")] = None,
-    max_ms: Annotated[float | None, typer.Option(min=0, help="Name the best of so many a query.")] = None,
+    max_ms: Annotated[float | None, typer.Option(min=0, help="Name the best of so many a query, search alone.")] = None,
 ) -> None:
     """Judges every head, dim, number of vectors and precision (frontier.indexes, frontier.depths: indexes and two
     stages too) from one encoding in full. Goes on where it was interrupted.

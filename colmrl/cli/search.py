@@ -23,7 +23,7 @@ def search(
     index: Annotated[Path | None, typer.Option(help="The folder that colmrl index wrote; else exactly.")] = None,
     k: Annotated[int, typer.Option(min=1, help="Documents to show.")] = 10,
     checkpoint: Annotated[str | None, typer.Option(help="The store's; where it is now.")] = None,
-    rerank: Annotated[str | None, typer.Option(help="A reranker, for the rerank.top_k first found.")] = None,
+    rerank: Annotated[str | None, typer.Option(help="A reranker, for rerank.top_k (at least k) found.")] = None,
     out: Annotated[Path | None, typer.Option(help="For the files; by default search, beside the store.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Paint each query token's similarity over pages.")] = False,
 ) -> None:

@@ -36,7 +36,10 @@ def read_collection(path: str, data: DataConfig, show: ShowConfig = _AS_IT_IS) -
     if not folder.exists() and not _may_be_of_the_hub(path):
         raise InputError(f"{path}: no such data set: check data.path (or write one: colmrl prepare sample)")
     _check_whole(folder)
-    match data.format or format_of(folder):
+    kind = data.format or format_of(folder)
+    if kind is None and (inside := sorted(folder.glob("*/corpus.jsonl"))):
+        raise InputError(f"{path}: holds data sets, is none itself: give {inside[0].parent}")
+    match kind:
         case "beir":
             collection = read_beir(folder if folder.is_dir() else _from_hub(path), data.strict)
         case "video-pairs":

@@ -108,6 +108,8 @@ def compare_runs(config: Config, paths: Sequence[str], out: Path) -> Compared:
 
 def judged_run(name: str, path: Path, collection: Collection, qrels: Qrels) -> JudgedRun:
     found, others = scores_of_run(path, collection, qrels)
+    if not found:
+        raise InputError(f"{path}: no line is of a judged query: give the run of this data and split")
     run: Run = {q: {d: float(np.float32(score)) for d, score in of_query.items()} for q, of_query in found.items()}
     for query, document in collection.itself.items():
         run.get(query, {}).pop(document, None)

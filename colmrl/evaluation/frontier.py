@@ -111,6 +111,7 @@ def sweep(config: Config, task: Task, out: Path) -> list[Point]:
     missing = [way for way in wanted if str(way) not in known]
     if len(missing) < len(wanted):
         log.info("%s: %d of %d points are known", path, len(wanted) - len(missing), len(wanted))
+    log.info("%d points to judge, %d of them by an index", len(missing), sum(way.index is not None for way in missing))
     if config.threads is not None:
         faiss.omp_set_num_threads(config.threads)
     if missing:
@@ -133,7 +134,10 @@ def ways(config: Config, documents: EmbeddingStore) -> list[Way]:
     views = _views(config, documents)
     found = [Way(str(view)) for view in views]
     for kind in settings.indexes:
-        found += [Way(str(view), kind) for view in views if _gains(view, kind)]
+        gaining = [view for view in views if _gains(view, kind)]
+        found += [Way(str(view), kind) for view in gaining]
+        if len(gaining) < len(views):
+            log.info("%s: of %d views; the others have no such index, or no smaller one", kind, len(gaining))
     if settings.depths:
         last = View.parse(settings.rerank) if settings.rerank else _largest_multi(documents)
         documents.array_of(last)

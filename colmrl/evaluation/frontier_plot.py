@@ -39,7 +39,8 @@ def frontier_figure(points: Sequence[Point], peers: Sequence[Peer], title: str) 
     FigureCanvasAgg(figure)
     top = 1.08 * max([0.05, *(p.quality for p in points), *(peer.quality for peer in peers)])
     panels = figure.subplots(2, 1)
-    for axes, cost, label in zip(panels, ("bytes", "ms"), ("bytes a document", "milliseconds a query"), strict=True):
+    labels = ("bytes a document", "milliseconds a query, search alone")
+    for axes, cost, label in zip(panels, ("bytes", "ms"), labels, strict=True):
         _scatter(axes, points, cost)
         spots = [(getattr(point, cost), point.quality, point.name) for point in points]
         best = pareto(spots)

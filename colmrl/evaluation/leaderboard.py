@@ -28,21 +28,21 @@ _COLUMNS = {
     "ms_per_query": ("ms/query", "{:.2f}"),
 }
 _NOISE = 0.05  # of a difference's p, from which on it is noise
-_OF_RUN = ("mode", "protocol", "split", "candidates")  # of a row of eval.py rerank
+_OF_RUN = ("task", "mode", "protocol", "split", "candidates")  # of a row of eval.py mteb and rerank
 
 Mark = str  # "1", "=1" tied with it, "?" not known
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One row. `judged`: what it can be compared on; `each`: metric → a number a query, where known."""
+    """One row. `judged`: what it can be compared on; `each`: metric → query id → value, where known."""
 
     run: str
     round: int | None
     name: str
     judged: str
     values: dict[str, float]
-    each: dict[str, list[float]] | None
+    each: dict[str, dict[str, float]] | None
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ def marks(ranked: Sequence[Entry], metric: str, seed: int) -> list[Mark]:
         mine, best = (one.each.get(metric) if one.each else None for one in (entry, ranked[first]))
         if place == first:
             found.append(str(place + 1))
-        elif mine is None or best is None or len(mine) != len(best):
+        elif mine is None or best is None or mine.keys() != best.keys():
             found.append("?")
-        elif bootstrap_p(np.array(mine) - np.array(best), seed) >= _NOISE:
+        elif bootstrap_p(np.array([mine[query] - best[query] for query in best]), seed) >= _NOISE:
             found.append(f"={first + 1}")
         else:
             first = place
@@ -104,7 +104,7 @@ def board_lines(board: Board, most: int) -> list[list[str]]:
 
 def as_markdown(boards: Sequence[Board], metric: str, most: int) -> str:
     parts = ["# Leaderboard", f"By {metric}. =N: no more than noise below rank N (paired bootstrap, p ≥ {_NOISE})."]
-    parts += ["?: noise unknown, nothing is known of single queries."]
+    parts += ["?: noise unknown. A row is compared with the first of its rank alone."]
     for board in boards:
         parts += [f"## {board.judged}", markdown_table(board_lines(board, most))]
     return "\n\n".join(parts) + "\n"
@@ -121,9 +121,11 @@ def _results(folder: Path) -> list[Path]:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """The folders' names where these differ, else all of their paths."""
-    names = [path.resolve().parent.name for path in paths]
-    return names if len(set(names)) == len(names) else [str(path.parent) for path in paths]
+    """The folders' names where these differ, else all of their paths, else the files'."""
+    for names in ([path.resolve().parent.name for path in paths], [str(path.parent) for path in paths]):
+        if len(set(names)) == len(names):
+            return names
+    return list(map(str, paths))
 
 
 def _entries(path: Path, run: str) -> list[Entry]:
@@ -143,8 +145,10 @@ def _entries(path: Path, run: str) -> list[Entry]:
     entries = []
     for (kind, number, name), values in table.items():
         known = None if kind in protocols else of_row.get((number, name))
-        numbers = {metric: known[metric] for metric in values if metric in known} if known else None
-        judged = ", ".join(filter(None, [_said(each["judged"]) if each else "", kind])) or "not known"
+        numbers = None
+        if each and known:
+            numbers = {m: dict(zip(each["queries"], known[m], strict=True)) for m in values if m in known}
+        judged = ", ".join(filter(None, [_said(each["judged"]) if each else "", kind])) or f"not known ({path})"
         entries.append(Entry(run, number, name, judged, values, numbers))
     return entries
 
@@ -154,4 +158,5 @@ def _said(facts: dict[str, Any]) -> str:
 
 
 def _key(row: dict[str, Any]) -> tuple[int | None, str]:
-    return row.get("round"), row["view"] if "view" in row else row["system"]
+    """Of eval.py mteb, a model's name says view, index and reranker."""
+    return row.get("round"), next(row[name] for name in ("model", "view", "system") if name in row)

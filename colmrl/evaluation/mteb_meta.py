@@ -4,6 +4,7 @@ The name holds the view, the index, the reranker and every setting that numbers 
 the weights (a reranker's too): mteb keeps results under both, and would give those of one stage for another's.
 """
 
+import difflib
 import hashlib
 import math
 import re
@@ -78,6 +79,11 @@ def model_meta(stores: TaskStores, way: Way, as_encoder: bool = False, given: Se
     measured = next((key for key in said if key in facts and key != "name"), None)
     if measured is not None:
         raise InputError(f"mteb.{measured}: is measured, not said: leave it out")
+    unknown = next((key for key in said if key not in ModelMeta.model_fields), None)
+    if unknown is not None:
+        near = difflib.get_close_matches(unknown, ModelMeta.model_fields, 1)
+        remedy = f"did you mean {near[0]}?" if near else "leave it out"
+        raise InputError(f"mteb.{unknown}: ModelMeta has no such field: {remedy}")
     try:
         return ModelMeta.model_validate({**dict.fromkeys(_SAID), **said, **facts})
     except ValidationError as error:

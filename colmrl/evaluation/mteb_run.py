@@ -28,7 +28,7 @@ from colmrl.evaluation.mteb_meta import open_model
 from colmrl.evaluation.mteb_stores import TaskStores
 from colmrl.evaluation.mteb_tasks import is_retrieval
 from colmrl.evaluation.mteb_ways import Way
-from colmrl.evaluation.run import Row, write_results
+from colmrl.evaluation.run import Row, read_results, write_results
 
 log = logging.getLogger(__name__)
 _METRICS = ("ndcg_at_1", "ndcg_at_5", "ndcg_at_10", "recall_at_5", "recall_at_10", "recall_at_100", "mrr_at_10")
@@ -64,7 +64,7 @@ class Judge:
             again = {way.first for way in reranked if self._known(task, self._model(way).mteb_model_meta) is None}
             found += [self._first(task, way, way in again) for way in firsts]
             found += [self._second(task, way) for way in reranked]
-            if self.bm25 and is_retrieval(task):
+            if self.bm25 and _is_of_texts(task):
                 found.append(self._result(task, None, Bm25Search(self.stores), False))
             if task.data_loaded:
                 task.unload_data()
@@ -160,6 +160,15 @@ class Judge:
                 raise InputError(f"{said}: choose a task of texts, or another model")
 
 
+def _is_of_texts(task: AbsTask) -> bool:
+    """Whether BM25 can be judged on it; that it is left out is said."""
+    asked = [task.metadata.get_modalities(side) for side in (PromptType.query, PromptType.document)]
+    if is_retrieval(task) and all("text" in modalities for modalities in asked):
+        return True
+    log.info("%s: bm25 is left out: it reads texts alone", task.metadata.name)
+    return False
+
+
 def _load(task: AbsTask) -> None:
     if task.data_loaded:
         return
@@ -174,7 +183,15 @@ def _load(task: AbsTask) -> None:
 
 
 def write_judged(path: Path, results: Sequence[Result], config: Config) -> None:
-    write_results(path, [row for result in results for row in _rows(result)], config.seed)
+    """Rows of other models and tasks, that earlier runs wrote, stay."""
+    rows = [row for result in results for row in _rows(result)]
+    judged = {_of(row) for row in rows}
+    earlier = read_results(path)["rows"] if path.is_file() else []
+    write_results(path, [*(row for row in earlier if _of(row) not in judged), *rows], config.seed)
+
+
+def _of(row: Row) -> tuple[Any, ...]:
+    return row["task"], row["model"], row["revision"]
 
 
 def _rows(result: Result) -> list[Row]:

@@ -113,6 +113,7 @@ def local_task(config: Config, data: str, show: ShowConfig, folder: Path) -> Abs
     Scored by nDCG@5 where documents have pictures, as ViDoRe is, else by nDCG@10.
     """
     collection, split = read_collection(data, config.data, show), config.data.eval_split
+    named = "-".join(Path(data).resolve().parts[-2:])  # test and train are names of many
     qrels = judgements(collection, split)
     if collection.itself:
         raise InputError(
@@ -124,7 +125,7 @@ def local_task(config: Config, data: str, show: ShowConfig, folder: Path) -> Abs
     category = f"{asks.letters}2{shows.letters}"
     metadata = TaskMetadata.model_validate(
         {
-            "name": f"local-{re.sub(r'[^0-9A-Za-z_.-]', '_', Path(data).resolve().name)}",
+            "name": f"local-{re.sub(r'[^0-9A-Za-z_.-]', '_', named)}",
             "description": f"{data}, split {split}: {len(queries)} queries, {len(collection.documents)} documents.",
             "dataset": {"path": absolute(data), "revision": _revision(collection, queries, qrels)},
             "type": "DocumentUnderstanding" if shows.pictures else "Retrieval",

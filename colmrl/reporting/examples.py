@@ -78,13 +78,22 @@ def _chosen(results: Path, documents: EmbeddingStore, seed: int) -> tuple[View, 
     each = read_each(results)
     if each is None:
         raise InputError(f"{results}: nothing is known of single queries: judge again (eval.py)")
-    rows = [row for row in each["rows"] if "ndcg_at_5" in row]
+    rows = [row for row in each["rows"] if "ndcg_at_5" in row and _is_view(row["view"])]
     best = max(rows, key=lambda row: np.mean(row["ndcg_at_5"]))
     order = np.argsort(best["ndcg_at_5"], kind="stable").tolist()
     others = np.random.default_rng(seed).permutation(order[_WORST:])[:_DRAWN].tolist()
     view = View.parse(best["view"])
     documents.array_of(view)
     return view, [each["queries"][i] for i in [*order[:_WORST], *others]]
+
+
+def _is_view(name: str) -> bool:
+    """Whether a row is of a view by itself: a frontier's may be of an index or of two stages."""
+    try:
+        View.parse(name)
+    except InputError:
+        return False
+    return True
 
 
 def _asked(query: Query) -> str:

@@ -105,6 +105,11 @@ def _tables(run: Path) -> Iterator[str]:
     rows = read_results(path)["rows"]
     if not rows or "view" not in rows[0] or (run / "frontier.csv").is_file():
         return
+    if "model" in rows[0]:  # of eval.py mteb
+        lines = [["task", "model", "metric", "value"]]
+        lines += [[row["task"], row["model"], row["metric"], f"{row['value']:.4f}"] for row in rows]
+        yield page.section("Results", page.table(lines))
+        return
     rounds = list(dict.fromkeys(row["round"] for row in rows))
     last = [row for row in rows if row["round"] == rounds[-1]]
     parts = [page.table(table_lines(last))]
@@ -139,7 +144,7 @@ def _mining(run: Path) -> Iterator[str]:
 def _examples(run: Path) -> Iterator[str]:
     last = _rounds(run)[-1]
     store, checkpoint = last / "store", last / "checkpoint"
-    places = (last / "results.json", store / "results.json")
+    places = (last / "results.json", store / "results.json", last / "frontier" / "results.json")
     results = next((path for path in places if path_beside(path).is_file()), None)  # of each query
     if results is None or not checkpoint.is_dir() or not (store / "documents/manifest.json").is_file():
         return

@@ -96,6 +96,12 @@ def test_a_bad_line_is_named(line, says, data, tmp_path):
     assert not (tmp_path / "compared").exists()
 
 
+def test_a_run_of_nothing_that_is_judged_is_refused(data, tmp_path):
+    (tmp_path / "a.trec").write_text("")
+    asked = ["eval", "run", "--run", str(tmp_path / "a.trec"), "--data", str(data)]
+    refused(CliRunner().invoke(main_app, asked), "a.trec: no line is of a judged query")
+
+
 def test_runs_are_compared_query_by_query(data, settings, tmp_path):
     a = run_file(tmp_path / "a.trec", q0=[("d1", 2.0), ("d0", 1.0)], q1=[("d2", 1.0)], q2=[("d4", 2.0), ("d3", 1.0)])
     b = run_file(tmp_path / "b.trec", q0=[("d1", 2.0), ("d0", 1.0)], q1=[("d4", 1.0)], q2=[("d3", 2.0), ("d4", 1.0)])

@@ -46,9 +46,46 @@ def test_what_noise_does_not_tell_apart_is_a_tie(tmp_path):
     board, unknown = leaderboard(folders, "ndcg_at_5")
     assert [entry.name for entry in board.entries] == ["a", "b", "c", "d"]
     assert difference(BASE.tolist(), noisy.tolist()).p_bootstrap > 0.05
-    assert difference((BASE - 0.2).tolist(), [*board.entries[3].each["ndcg_at_5"]]).p_bootstrap > 0.05
+    assert difference((BASE - 0.2).tolist(), [*board.entries[3].each["ndcg_at_5"].values()]).p_bootstrap > 0.05
     assert board.marks == ["1", "=1", "3", "=3"] and [entry.run for entry in board.entries] == ["one"] * 3 + ["two"]
-    assert unknown.judged == "not known" and [entry.run for entry in unknown.entries] == ["old"]
+    assert unknown.judged.startswith("not known (") and [entry.run for entry in unknown.entries] == ["old"]
+
+
+def test_queries_are_paired_by_their_ids_whatever_their_order(tmp_path):
+    better = BASE + 0.02 + RNG.normal(0, 0.02, 60)
+    folders = [write(tmp_path / "one", a=better), write(tmp_path / "two", b=BASE)]
+    (board,) = leaderboard(folders, "ndcg_at_5")
+    beside = tmp_path / "two/results.queries.json"
+    each = json.loads(beside.read_text())
+    each["queries"].reverse()
+    each["rows"][0]["ndcg_at_5"].reverse()
+    beside.write_text(json.dumps(each))
+    assert [other.marks for other in leaderboard(folders, "ndcg_at_5")] == [board.marks] == [["1", "2"]]
+
+
+def test_models_of_mteb_are_rows_of_their_own_and_tasks_tables(tmp_path):
+    rows = [
+        {"task": task, "view": "single@64", "model": model, "metric": "ndcg_at_5", "value": value}
+        for task, model, value in (
+            ("A", "m-once", 0.4),
+            ("A", "m-again", 0.3),
+            ("B", "m-once", 0.9),
+        )
+    ]
+    write_results(tmp_path / "results.json", rows, 0)
+    first, second = leaderboard([str(tmp_path)], "ndcg_at_5")
+    assert (first.judged, second.judged) == ("A", "B")
+    assert [(e.name, e.values["ndcg_at_5"]) for e in first.entries] == [
+        ("m-once", 0.4),
+        ("m-again", 0.3),
+    ]
+
+
+def test_two_files_of_a_folder_have_names_of_their_own(tmp_path):
+    write(tmp_path, a=BASE)
+    (tmp_path / "other.json").write_text((tmp_path / "results.json").read_text())
+    boards = leaderboard([str(tmp_path / "results.json"), str(tmp_path / "other.json")], "ndcg_at_5")
+    assert len({entry.run for board in boards for entry in board.entries}) == 2
 
 
 def test_noise_is_unknown_where_single_queries_are(tmp_path):

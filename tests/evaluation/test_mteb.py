@@ -22,12 +22,12 @@ from colmrl.evaluation.baselines import Bm25
 from colmrl.evaluation.metrics import mean, per_query
 from colmrl.evaluation.mteb_meta import open_model
 from colmrl.evaluation.mteb_records import documents_of
-from colmrl.evaluation.mteb_run import Judge, table_lines
+from colmrl.evaluation.mteb_run import Judge, table_lines, write_judged
 from colmrl.evaluation.mteb_stores import TaskStores
 from colmrl.evaluation.mteb_tasks import local_task
 from colmrl.evaluation.mteb_ways import parse_way, parse_ways
 from colmrl.evaluation.rerank_report import judge_rerankers
-from colmrl.evaluation.run import judge
+from colmrl.evaluation.run import judge, read_results
 from colmrl.models.retriever import Retriever
 from colmrl.search import Plan, search
 from colmrl.store import EmbeddingStore
@@ -264,6 +264,20 @@ def test_bm25_beside_is_ours_on_the_tasks_texts(stores, tmp_path):
     for metric in ("ndcg_at_5", "ndcg_at_10", "map_at_10"):
         assert result.scores.scores["test"][0][metric] == pytest.approx(ours[metric], abs=1e-5)
     assert table_lines([result])[1][0] == "colmrl/bm25" and task.metadata.main_score == "ndcg_at_10"
+
+
+def test_bm25_is_left_out_of_a_task_of_pictures(stores, task, tmp_path):
+    (only,) = Judge(stores, tmp_path, bm25=True).judge([task], parse_ways("single@32", None, None))
+    assert only.way is not None
+
+
+def test_rows_of_earlier_runs_stay(judged, config, stores, task, tmp_path):
+    path, some = tmp_path / "results.json", ",".join(list(judged)[:2])
+    first, second = Judge(stores, stores.folder.parent).judge([task], parse_ways(some, None, None))
+    for one in (first, second, second):
+        write_judged(path, [one], config)
+    rows = [row for row in read_results(path)["rows"] if row["metric"] == "ndcg_at_5"]
+    assert [row["model"] for row in rows] == [first.meta.name, second.meta.name]
 
 
 def test_an_old_task_of_two_languages_has_one_corpus_encoded_once_and_can_be_reranked(config, stores, reranker, sample):

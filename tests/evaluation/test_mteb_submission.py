@@ -153,7 +153,7 @@ def test_what_modelmeta_does_not_take_is_a_line(submitted, reader):
         model_meta(stores, parse_way("single@64"))
     for said, told in (
         ("name=nameless", r"^mteb.name: .*organization/model_name"),
-        ("licence=mit", r"^mteb.licence: Extra inputs"),
+        ("licence=mit", r"^mteb.licence: ModelMeta has no such field: did you mean license"),
         ("revision=1", r"^mteb.revision: is measured, not said"),
     ):
         stores = TaskStores(load_config(None, [f"mteb.{said}"]), reader / "run/checkpoint", reader)

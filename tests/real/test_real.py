@@ -58,7 +58,7 @@ def test_minilm_on_a_sixth_of_scifact_gives_the_ndcg_of_sentence_transformers(tm
     paths = [f"model.backbone={SHARED}/models/all-MiniLM-L6-v2", f"data.path={data}"]
     command = [sys.executable, "eval.py", "--config", "colmrl/recipes/minilm-scifact.yaml", *paths]
     subprocess.run([*command, f"output={tmp_path}/o", "device=cpu"], cwd=SCRIPTS, check=True, capture_output=True)
-    rows = json.loads((tmp_path / "o/round-0/results.json").read_text())["rows"]
+    rows = json.loads((tmp_path / "o/round-0/store/results.json").read_text())["rows"]
     assert by_view(rows)[0, "single@384"]["ndcg_at_10"] == pytest.approx(0.8082, abs=0.001)
 
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from colmrl.cli.evaluate import eval_app
 from colmrl.cli.main import main_app
+from colmrl.evaluation.run import write_results
 from colmrl.reporting import page
 from colmrl.reporting.curves import curves, read_metrics
 
@@ -93,6 +94,25 @@ def test_a_run_whose_checkpoint_is_another_now_has_no_examples_and_says_why(run,
     made = CliRunner().invoke(main_app, ["report", str(other)])
     assert made.exit_code == 0, made.stderr
     assert "Not shown: " in (other / "report.html").read_text()
+
+
+def test_results_of_mteb_are_a_table(tmp_path):
+    row = {"task": "local-a", "view": "single@32", "model": "m<1>", "metric": "ndcg_at_5", "value": 0.25}
+    write_results(tmp_path / "results.json", [row], 0)
+    out = tmp_path / "r.html"
+    made = CliRunner().invoke(main_app, ["report", str(tmp_path), "--out", str(out)])
+    assert made.exit_code == 0, made.output
+    assert "m&lt;1&gt;" in out.read_text() and "0.2500" in out.read_text()
+
+
+def test_examples_are_shown_of_what_a_frontier_alone_judged(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    for beside in ("store/results.queries.json", "results.queries.json"):
+        (tmp_path / "run" / beside).unlink(missing_ok=True)
+    out = tmp_path / "r.html"
+    made = CliRunner().invoke(main_app, ["report", str(tmp_path / "run"), "--out", str(out)])
+    assert made.exit_code == 0, made.output
+    assert "<h2>Examples</h2>" in out.read_text() and '<figure class="right">' in out.read_text()
 
 
 def test_what_is_no_run_is_refused(tmp_path):
