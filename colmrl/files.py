@@ -63,6 +63,18 @@ def digest(path: Path, algorithm: Literal["sha256", "blake2b"] = "blake2b") -> s
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
+def whole_lines(path: Path) -> list[bytes]:
+    """Of a file that lines are appended to, none where there is no file; one that a kill has torn is cut off it."""
+    if not path.is_file():
+        return []
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+    return whole.splitlines()
+
+
 def is_file(path: Path) -> bool:
     """Whether there is such a file; a name that no file can have (too long, with a null byte) is none."""
     try:

@@ -26,6 +26,7 @@ from colmrl.config import Config, IndexType
 from colmrl.errors import InputError
 from colmrl.evaluation.metrics import mean, per_query
 from colmrl.evaluation.run import Task, size_of, without_itself
+from colmrl.files import whole_lines
 from colmrl.progress import track
 from colmrl.search import Asked, Plan, open_searcher
 from colmrl.search.building import build_indexes
@@ -242,15 +243,8 @@ def _from_json(stated: Mapping[str, Any]) -> Point:
 
 def _known(path: Path, stamp: str) -> dict[str, Point]:
     """Points of this stamp; a torn last line is cut off."""
-    if not path.is_file():
-        return {}
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        with path.open("rb+") as file:
-            file.truncate(len(whole))
     found = {}
-    for number, line in enumerate(whole.splitlines(), 1):
+    for number, line in enumerate(whole_lines(path), 1):
         try:
             stated = json.loads(line)
             if stated.pop("of") == stamp:

@@ -20,6 +20,7 @@ from colmrl.data.records import Collection, Qrels, relevant
 from colmrl.errors import InputError
 from colmrl.evaluation.baselines import Orders, bm25_orders, by_score, random_orders
 from colmrl.evaluation.metrics import mean, of_orders
+from colmrl.files import whole_lines
 from colmrl.progress import track
 from colmrl.reranking.candidates import Candidates
 from colmrl.reranking.reranker import Reranker
@@ -113,20 +114,11 @@ def _stamp(candidates: Candidates, stamp: str) -> str:
 
 
 def _kept(path: Path, header: str, candidates: Candidates) -> Scores:
-    """What an earlier run wrote, whose last line may be torn: that is cut off."""
-    if not path.is_file():
-        return {}
-    first, *lines = path.read_bytes().splitlines(keepends=True) or [b""]
-    if not first.endswith(b"\n"):
-        path.write_bytes(b"")
-        return {}
-    if first.decode() != header + "\n":
+    """What an earlier run wrote."""
+    lines = whole_lines(path)
+    if lines and lines[0].decode() != header:
         raise InputError(f"{path}: is of other candidates or another model: remove it, or choose another --out")
-    whole = [line for line in lines if line.endswith(b"\n")]
-    if len(whole) < len(lines):
-        with path.open("rb+") as file:
-            file.truncate(len(first) + sum(map(len, whole)))
-    scores = {query: tuple(found) for query, found in map(json.loads, whole)}
+    scores = {query: tuple(found) for query, found in map(json.loads, lines[1:])}
     assert list(scores) == list(candidates.of)[: len(scores)]
     return scores
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from colmrl.errors import located
+from colmrl.files import whole_lines
 from colmrl.models.generator import Generator, Prompt
 from colmrl.progress import track
 
@@ -72,15 +73,8 @@ def describe(
 
 def read_part(part: Path) -> dict[str, str]:
     """What is written so far; a line that a kill has torn is cut off the file."""
-    if not part.is_file():
-        return {}
-    content = part.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        with part.open("r+b") as file:
-            file.truncate(len(whole))
     written = {}
-    for number, line in enumerate(whole.splitlines(), 1):
+    for number, line in enumerate(whole_lines(part), 1):
         try:
             row = json.loads(line)
             written[row["item"]] = row["text"]
