@@ -7,6 +7,7 @@ In bf16 the product takes a sixth of the time (AMX), and its maxima a fifth by c
 Letters: q queries, d documents, t query vectors, n document vectors, h dim, c documents at a time.
 """
 
+import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -75,10 +76,10 @@ def mean_best(queries: Queries, documents: Documents) -> Float[Tensor, "q d"]:
     """MaxSim, averaged over a query's vectors, in the queries' precision."""
 
     def of_group(some: Queries) -> Tensor:
-        scores, columns = some.vectors.new_empty(len(some), len(documents)), some.columns()
+        scores, columns, room = some.vectors.new_empty(len(some), len(documents)), some.columns(), _Room()
 
         def run(task: _Task) -> None:
-            best = _best(task, lambda low, high: documents.rows(low, high).to(columns.dtype), columns)
+            best = _best(task, lambda low, high: documents.rows(low, high).to(columns.dtype), columns, room)
             scores[:, task.start : task.stop] = some.means(best)
 
         _spread(run, _tasks(documents.offsets, columns))
@@ -101,7 +102,7 @@ def bounded_mean_best(queries: Queries, documents: Documents) -> tuple[Float[Ten
 
 def _bounded_of_group(queries: Queries, documents: Documents) -> tuple[Tensor, Tensor]:
     scores, slack = queries.vectors.new_empty(2, len(queries), len(documents)).unbind()
-    columns = queries.columns().bfloat16()
+    columns, room = queries.columns().bfloat16(), _Room()
     rounded = columns.T[: len(queries.vectors)].float()
     lost = (queries.vectors - rounded).norm(dim=1) + columns.shape[0] * 2.0**-22 * rounded.norm(dim=1)
     by_norm, by_error = queries.means(lost[None]), queries.means(queries.vectors.norm(dim=1)[None])
@@ -117,7 +118,7 @@ def _bounded_of_group(queries: Queries, documents: Documents) -> tuple[Tensor, T
             torch.linalg.vector_norm(vectors - halves, dim=1, out=errors[low - first : high - first])
             return halves
 
-        best = _best(task, read, columns)
+        best = _best(task, read, columns, room)
         starts = np.asarray(documents.offsets[task.start : task.stop]) - first
         norm, error = (torch.from_numpy(np.maximum.reduceat(a.numpy(), starts)) for a in (norms, errors))
         of_output = queries.means(best.abs()) * (_BF16_ROUNDOFF / (1 - _BF16_ROUNDOFF))
@@ -192,12 +193,23 @@ def _tasks(offsets: Sequence[int], columns: Tensor) -> Iterator[_Task]:
         start = stop
 
 
-def _best(task: _Task, read: Callable[[int, int], Tensor], columns: Tensor) -> Float[Tensor, "c padded"]:
+class _Room(threading.local):
+    """Each thread's memory for products, kept from one task to the next: what is allocated anew is slow to touch."""
+
+    kept: Tensor | None = None
+
+    def of(self, count: int, like: Tensor) -> Tensor:
+        if self.kept is None or len(self.kept) < count:
+            self.kept = like.new_empty(count)
+        return self.kept
+
+
+def _best(task: _Task, read: Callable[[int, int], Tensor], columns: Tensor, room: _Room) -> Float[Tensor, "c padded"]:
     """Each column's best match in each of the task's documents."""
     halves = columns.dtype == torch.bfloat16
     bits = torch.int16 if halves else columns.dtype
     width, cuts = columns.shape[1], task.cuts
-    buffer = columns.new_empty(max(cuts[last] - cuts[first] for first, last in task.blocks) * width)
+    buffer = room.of(max(cuts[last] - cuts[first] for first, last in task.blocks) * width, columns)
     extremes = torch.empty(1 + halves, len(cuts) - 1, width, dtype=bits)
     for first, last in task.blocks:
         vectors = read(cuts[first], cuts[last])

@@ -41,8 +41,8 @@ def test_a_folder_is_judged_and_the_second_time_nothing_is_computed(checkpoint, 
     rows = {(row["view"], row["metric"]): row for row in said["rows"]}
     for view in views.split(","):
         row = rows[view, "ndcg_at_5"]
-        assert row["task"] == "local-test" and f"{row['value']:.4f}" in done.stdout and row["model"] in done.stdout
-    assert len(list((tmp_path / "submit").glob("results/*/*/local-test.json"))) == 2
+        assert row["task"] == "local-data-test" and f"{row['value']:.4f}" in done.stdout and row["model"] in done.stdout
+    assert len(list((tmp_path / "submit").glob("results/*/*/local-data-test.json"))) == 2
     monkeypatch.setattr("mteb.evaluate", None)
     monkeypatch.setattr(Retriever, "load", None)
     again = call(eval_app, *flags, "--views", views)
@@ -108,7 +108,7 @@ def test_several_pictures_and_what_mteb_cannot_open_come_into_a_local_task(tmp_p
     (folder / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq\t1\t2\n")
     task = local_task(load_config(None, FLAGS), str(folder), ShowConfig(), tmp_path / "made")
     said = task.metadata
-    assert (said.name, said.type, said.category) == ("local-my_pages", "DocumentUnderstanding", "t2it")
+    assert (said.name, said.type, said.category) == (f"local-{tmp_path.name}-my_pages", "DocumentUnderstanding", "t2it")
     assert (said.main_score, said.is_public, said.languages) == ("ndcg_at_5", False, ["und"])
     task.load_data()
     data = task.dataset["default"]["test"]
