@@ -110,13 +110,6 @@ class _Cells:
     def __init__(self, row: Row, root: Path):
         self.row, self.root = row, root
 
-    def first(self, names: tuple[str, ...]) -> str:
-        """The first of these columns that the row has."""
-        found = next((name for name in names if self.row.values.get(name) is not None), None)
-        if found is None:
-            raise self.row.error(" | ".join(names), "missing", f"give one (the row has {', '.join(self.row.values)})")
-        return found
-
     def query(self, column: str, name: str = "") -> Query:
         text, images, _ = self.shown(column, self.row.values.get(column), paths=False)
         return Query(name, text, images)
@@ -201,13 +194,13 @@ class _Cells:
 
 
 def _query_image(cells: _Cells) -> Meant:
-    page = cells.document(cells.first(_IMAGES))
+    page = cells.document(cells.row.first(_IMAGES))
     return Meant(None if cells.row.values.get("query") is None else cells.query("query"), (page,))
 
 
 def _sentence_transformers(cells: _Cells) -> Meant:
     row = cells.row
-    query, answers = cells.query(cells.first(_ANCHORS)), cells.documents(cells.first(_POSITIVES))
+    query, answers = cells.query(cells.row.first(_ANCHORS)), cells.documents(cells.row.first(_POSITIVES))
     names = [name for name in row.values if _NEGATIVE.fullmatch(name) and row.values[name] is not None]
     return _graded(cells, query, answers, tuple(document for name in names for document in cells.documents(name)))
 

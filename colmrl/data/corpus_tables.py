@@ -46,9 +46,9 @@ def _records(source: str, tables: Iterable[Table], names: Sequence[str], parse: 
     opened, table_of, row_of = list(tables), array("i"), array("q")
     for number, table in enumerate(opened):
         if len(table):
-            _column(table.row(0), names)
+            table.row(0).first(names)
         for place, row in enumerate(_only(table, names)):
-            column = _column(row, names)
+            column = row.first(names)
             name = row.text(column)
             if name in ids:
                 raise row.error(column, f"{name!r} is the id of an earlier row", "make ids unique")
@@ -89,7 +89,7 @@ def _qrels(table: Table, queries: Records[Query], documents: Records[Document], 
     skipped = 0
     for row in _only(table, (*_QUERY_ID, *_CORPUS_ID, "score")):
         try:
-            query, document = (row.text(_column(row, names)) for names in (_QUERY_ID, _CORPUS_ID))
+            query, document = (row.text(row.first(names)) for names in (_QUERY_ID, _CORPUS_ID))
             for name, records, kind in ((query, queries, "queries"), (document, documents, "corpus")):
                 if name not in records.position:
                     raise row.error(f"{kind} id", f"unknown id {name!r}", f"add it to the table {kind}")
@@ -110,11 +110,3 @@ def _grade(row: Row, value: Any) -> int:
 def _only(table: Table, columns: Sequence[str]) -> Table:
     """Without the other columns, pictures above all."""
     return table if isinstance(table, IndexedLines) else table.select(columns)
-
-
-def _column(row: Row, names: Sequence[str]) -> str:
-    """The first of these that the row has."""
-    found = next((name for name in names if row.values.get(name) is not None), None)
-    if found is None:
-        raise row.error(" | ".join(names), "missing", f"give one (the row has {', '.join(row.values)})")
-    return found

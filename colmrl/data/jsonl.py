@@ -28,6 +28,13 @@ class Row:
     def error(self, field: str, problem: str, remedy: str) -> InputError:
         return located(self.path, self.line, field, problem, remedy)
 
+    def first(self, fields: Sequence[str]) -> str:
+        """The first of these that the row has."""
+        found = next((field for field in fields if self.values.get(field) is not None), None)
+        if found is None:
+            raise self.error(" | ".join(fields), "missing", f"give one (the row has {', '.join(self.values)})")
+        return found
+
     def text(self, field: str, default: str | None = None) -> str:
         """A string; absent or null gives `default`, or an error where there is none."""
         value = self.values.get(field)

@@ -22,8 +22,8 @@ from colmrl.data.records import Collection, Qrels, relevant
 from colmrl.errors import InputError
 from colmrl.evaluation.each_query import write_each
 from colmrl.evaluation.metrics import mean, per_query
-from colmrl.evaluation.report import markdown_table
-from colmrl.evaluation.run import facts_of, judgements, write_results
+from colmrl.evaluation.report import markdown_table, told_apart
+from colmrl.evaluation.run import facts_of, judgements, without_itself, write_results
 from colmrl.evaluation.significance import Difference, difference
 from colmrl.files import write_text
 from colmrl.reranking.candidates import scores_of_run
@@ -111,8 +111,7 @@ def judged_run(name: str, path: Path, collection: Collection, qrels: Qrels) -> J
     if not found:
         raise InputError(f"{path}: no line is of a judged query: give the run of this data and split")
     run: Run = {q: {d: float(np.float32(score)) for d, score in of_query.items()} for q, of_query in found.items()}
-    for query, document in collection.itself.items():
-        run.get(query, {}).pop(document, None)
+    run = without_itself(run, collection.itself)
     order = {query: [d for _, d in sorted(((s, d) for d, s in of.items()), reverse=True)] for query, of in run.items()}
     tied = sum(_tied(run[query], documents) for query, documents in order.items())
     missing = len(qrels) - len(run)
@@ -196,8 +195,7 @@ def _names(paths: Sequence[str]) -> list[str]:
     """Their file names where these differ, else all of their paths."""
     if len(set(paths)) < len(paths):
         raise InputError(f"--run: {', '.join(paths)}: one is given twice: give each once")
-    names = [Path(path).stem for path in paths]
-    return names if len(set(names)) == len(names) else list(paths)
+    return told_apart([Path(path).stem for path in paths], list(paths))
 
 
 def run_lines(runs: Sequence[JudgedRun]) -> list[list[str]]:

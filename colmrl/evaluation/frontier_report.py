@@ -16,15 +16,13 @@ from colmrl.config import Config
 from colmrl.configure import replace
 from colmrl.encoding import encode
 from colmrl.errors import InputError
-from colmrl.evaluation.each_query import write_each
+from colmrl.evaluation.each_query import KEPT, write_each
 from colmrl.evaluation.frontier import QUALITY, Point, sweep
 from colmrl.evaluation.frontier_plot import Peer, frontier_png
-from colmrl.evaluation.report import markdown_table, pareto
+from colmrl.evaluation.report import COLUMNS, markdown_table, pareto
 from colmrl.evaluation.run import Task, open_task, write_results
 from colmrl.evaluation.significance import difference
 from colmrl.files import write_text, write_whole
-
-_METRICS = ("ndcg_at_5", "ndcg_at_10", "recall_at_1", "recall_at_10", "mrr_at_10")
 
 
 @dataclass(frozen=True)
@@ -153,9 +151,8 @@ def advice_lines(advice: Sequence[Advice], seed: int) -> list[list[str]]:
 
 
 def point_lines(points: Sequence[Point]) -> list[list[str]]:
-    lines = [["way", "bytes/document", "ms/query", "nDCG@5", "nDCG@10", "Recall@1", "MRR@10"]]
-    shown = ("ndcg_at_5", "ndcg_at_10", "recall_at_1", "mrr_at_10")
-    return lines + [[p.name, *_costs(p), *(f"{p.values[name]:.4f}" for name in shown)] for p in points]
+    lines = [["way", "bytes/document", "ms/query", *COLUMNS.values()]]
+    return lines + [[p.name, *_costs(p), *(f"{p.values[name]:.4f}" for name in COLUMNS)] for p in points]
 
 
 def _costs(point: Point) -> list[str]:
@@ -167,12 +164,12 @@ def _csv(points: Sequence[Point], named: set[str]) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     sizes = ("head", "dim", "vectors", "precision")
-    table.writerow(["way", *sizes, "index", "depth", "bytes_per_document", "ms_per_query", *_METRICS, "pareto"])
+    table.writerow(["way", *sizes, "index", "depth", "bytes_per_document", "ms_per_query", *KEPT, "pareto"])
     for point in points:
         plan = point.way.parsed
         depth = plan.stages[0].keep if len(plan.stages) > 1 else ""
         view = [getattr(plan.view, size) or "" for size in sizes]
-        numbers = [f"{point.values[name]:.6f}" for name in _METRICS]
+        numbers = [f"{point.values[name]:.6f}" for name in KEPT]
         costs = [f"{point.bytes:.2f}", f"{point.ms:.4f}"]
         table.writerow([point.name, *view, point.way.index or "", depth, *costs, *numbers, int(point.name in named)])
     return text.getvalue()

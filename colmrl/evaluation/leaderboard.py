@@ -15,7 +15,7 @@ import numpy as np
 
 from colmrl.errors import InputError
 from colmrl.evaluation.each_query import read_each
-from colmrl.evaluation.report import markdown_table, round_name
+from colmrl.evaluation.report import markdown_table, round_name, told_apart
 from colmrl.evaluation.significance import bootstrap_p
 
 _COLUMNS = {
@@ -122,10 +122,8 @@ def _results(folder: Path) -> list[Path]:
 
 def _names(paths: Sequence[Path]) -> list[str]:
     """The folders' names where these differ, else all of their paths, else the files'."""
-    for names in ([path.resolve().parent.name for path in paths], [str(path.parent) for path in paths]):
-        if len(set(names)) == len(names):
-            return names
-    return list(map(str, paths))
+    folders = [path.resolve().parent.name for path in paths]
+    return told_apart(folders, [str(path.parent) for path in paths], list(map(str, paths)))
 
 
 def _entries(path: Path, run: str) -> list[Entry]:

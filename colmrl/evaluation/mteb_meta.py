@@ -23,9 +23,9 @@ from colmrl.evaluation.mteb_encoder import ViewEncoder
 from colmrl.evaluation.mteb_search import StoreSearch
 from colmrl.evaluation.mteb_stores import TaskStores
 from colmrl.evaluation.mteb_ways import Way, parse_way, settings_of
-from colmrl.models.retriever import fingerprint
 from colmrl.models.weights import weight_files
 from colmrl.reranking.checkpoint import is_checkpoint, read_description
+from colmrl.reranking.opening import weights_of
 from colmrl.search.index_files import read_facts
 
 Judged = StoreSearch | ViewEncoder
@@ -160,8 +160,7 @@ def _built(index: Path) -> str:
 def _revision(stamp: str, way: Way) -> str:
     if way.reranker is None:
         return stamp
-    known = fingerprint(way.reranker) if Path(way.reranker).is_dir() else way.reranker
-    return hashlib.sha256(f"{stamp} {known}".encode()).hexdigest()[:32]
+    return hashlib.sha256(f"{stamp} {weights_of(way.reranker)}".encode()).hexdigest()[:32]
 
 
 def _parameters(checkpoint: Path, model: ModelConfig) -> tuple[int, int, float]:

@@ -62,7 +62,7 @@ class Judge:
         found = []
         for task in tasks:
             again = {way.first for way in reranked if self._known(task, self._model(way).mteb_model_meta) is None}
-            found += [self._first(task, way, way in again) for way in firsts]
+            found += [self._result(task, way, self._model(way), way in again) for way in firsts]
             found += [self._second(task, way) for way in reranked]
             if self.bm25 and _is_of_texts(task):
                 found.append(self._result(task, None, Bm25Search(self.stores), False))
@@ -84,11 +84,8 @@ class Judge:
             return None
         return known if known.dataset_revision == task.metadata.revision else None
 
-    def _first(self, task: AbsTask, way: Way, predictions: bool) -> Result:
-        """`predictions`: whether a reranker needs what is found."""
-        return self._result(task, way, self._model(way), predictions)
-
     def _result(self, task: AbsTask, way: Way | None, model: Any, predictions: bool) -> Result:
+        """`predictions`: whether a reranker needs what is found."""
         meta: ModelMeta = model.mteb_model_meta
         folder = self._predictions(meta)
         known = self._known(task, meta)

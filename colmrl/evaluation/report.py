@@ -24,6 +24,11 @@ def round_name(number: int | None) -> str:
     return "" if number is None else str(number)
 
 
+def told_apart(*namings: list[str]) -> list[str]:
+    """The first of these, short names before long ones, in which no name is there twice; else the last."""
+    return next((names for names in namings if len(set(names)) == len(names)), namings[-1])
+
+
 def table_lines(rows: Sequence[Row]) -> list[list[str]]:
     """Header and one line a (round, view), as text; no column of rounds where there are none."""
     table = by_view(rows)

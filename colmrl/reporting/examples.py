@@ -10,7 +10,7 @@ from PIL import Image
 from colmrl.config import Config
 from colmrl.data.media import open_image
 from colmrl.data.reading import read_collection
-from colmrl.data.records import Query, relevant
+from colmrl.data.records import relevant
 from colmrl.errors import InputError
 from colmrl.evaluation.each_query import read_each
 from colmrl.search import Plan
@@ -68,7 +68,7 @@ def examples(config: Config, store: Path, checkpoint: Path, results: Path) -> li
             overlay = picture_of(answered, answered.results[0])
         except InputError as error:
             why = str(error)
-        said = f"{answered.query.id}: {_asked(answered.query)}"
+        said = f"{answered.query.id}: {first_words(answered.query)}"
         found.append(Example(said, f"at {view}; right: {', '.join(sorted(right)[:_PAGES])}", pages, overlay, why))
     return found
 
@@ -94,10 +94,6 @@ def _is_view(name: str) -> bool:
     except InputError:
         return False
     return True
-
-
-def _asked(query: Query) -> str:
-    return first_words(query)
 
 
 def _small(images: tuple[str, ...]) -> Image.Image | None:

@@ -39,5 +39,9 @@ def open_judge(model: str, config: Config, given: Sequence[str] = ()) -> Opened:
         used = {name: getattr(config.rerank, name) for name in OF_USE if f"rerank.{name}" in given}
         show, settings = description.show, replace(description.rerank, **used)
     reranker = open_reranker(model, settings, config.attention_kernel, use_torch(config))
-    known = fingerprint(model) if Path(model).is_dir() else model
-    return Opened(reranker, show, json.dumps([known, asdict(settings) if settings else None]))
+    return Opened(reranker, show, json.dumps([weights_of(model), asdict(settings) if settings else None]))
+
+
+def weights_of(model: str) -> str:
+    """What tells a reranker's weights from others: their hash, or the name that they have on the hub."""
+    return fingerprint(model) if Path(model).is_dir() else model

@@ -15,7 +15,6 @@ from colmrl.evaluation.reranking import validate
 from colmrl.processes import on_first
 from colmrl.reranking.candidates import open_candidates
 from colmrl.reranking.reranker import Reranker
-from colmrl.training.guards import check_finite
 from colmrl.training.held_out import undisturbed
 from colmrl.training.resumable import ResumableTrainer, TrainingData
 
@@ -83,11 +82,6 @@ class RerankTrainer(ResumableTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         return self.task.compute_loss(self.config, model, inputs)
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs and self.model is not None:
-            check_finite(self.model, self.state.global_step)
-        super().log(logs, start_time)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """On the held-out candidates, judged by the first process; `eval_METRIC` → value in all of them."""

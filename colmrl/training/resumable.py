@@ -116,6 +116,12 @@ class ResumableTrainer(Trainer):
             metrics.close()
             close_reporters(self.config)
 
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Weights that are no numbers any more are said at the step's loss."""
+        if "loss" in logs and self.model is not None:
+            check_finite(self.model, self.state.global_step)
+        super().log(logs, start_time)
+
     def note_judged(self, judged: dict[str, float], since: float) -> dict[str, float]:
         """Tell everything that listens; `since`: when judging began. Returns `eval_NAME` → value."""
         metrics = {f"eval_{name}": value for name, value in judged.items()}

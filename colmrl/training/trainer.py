@@ -20,7 +20,6 @@ from colmrl.runtime import use_torch
 from colmrl.training.ema import Ema
 from colmrl.training.gather import gather_counts, sum_over_processes
 from colmrl.training.grad_cache import cached_step, tensors
-from colmrl.training.guards import check_finite
 from colmrl.training.held_out import HeldOut
 from colmrl.training.objective import Objective
 from colmrl.training.pool import make_pool
@@ -120,8 +119,6 @@ class RetrieverTrainer(ResumableTrainer):
                 logs |= {f"balance_{view}": weight for view, weight in weights}
             for numbers in self.numbers:
                 logs |= numbers()
-            if self.model is not None:
-                check_finite(self.model, self.state.global_step)
         super().log(logs, start_time)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
