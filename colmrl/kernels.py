@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-_PRODUCT_BYTES = 9 << 18  # of similarities at a time: with the vectors about what L2 holds
+_PRODUCT_BYTES = 9 << 17  # of similarities at a time: with the vectors well within L2
 _ROWS = 1024  # most document vectors multiplied at a time
 _FEW_ROWS = 128  # fewest, of a long document with many query vectors
 _TASK_ROWS = 1 << 14  # document vectors that a thread takes at a time
