@@ -1,9 +1,10 @@
-"""One of the processes of test_distributed: two real steps of the trainer; rank 0 leaves gradients and losses.
+"""One of the processes of test_distributed: real steps of the trainer; rank 0 leaves gradients and losses.
 
-torchrun --nproc-per-node 2 one_process.py OUT key=value …
+torchrun --nproc-per-node 2 one_process.py key=value … -- OUT key=value … -- OUT key=value …    (a run for each OUT)
 """
 
 import sys
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -35,7 +36,7 @@ class Keep(TrainerCallback):
             torch.save(self.steps, self.out)
 
 
-def main(out, *overrides):
+def one_run(out, overrides):
     config = load_config(None, overrides)
     set_seed(0)
     torch.set_num_threads(1)
@@ -45,13 +46,19 @@ def main(out, *overrides):
     trainer = RetrieverTrainer(
         config,
         model=model,
-        args=arguments(config, Path(out).parent / "trainer", 100),
+        args=arguments(config, Path(out).with_suffix(""), 100),
         train_dataset=ExampleDataset(examples, config.train.negatives or 0, config.seed),
         data_collator=Collator(model.inputs, positives, config.train.mini_batch_size),
         callbacks=[keep],
     )
     keep.trainer = trainer
     trainer.train()
+
+
+def main(*words):
+    base, *runs = [list(group) for separator, group in groupby(words, "--".__eq__) if not separator]
+    for out, *more in runs:
+        one_run(out, [*base, *more])
 
 
 if __name__ == "__main__":

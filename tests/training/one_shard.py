@@ -1,6 +1,7 @@
-"""One of the processes of the FSDP test: a step with sharded weights (fully_shard, as accelerate's FSDP 2).
+"""One of the processes of the FSDP test: a step with sharded weights (fully_shard, as accelerate's FSDP 2), plain and
+cached; rank 0 leaves the gradients.
 
-torchrun --nproc-per-node 2 one_shard.py OUT CACHED(0|1) key=value …
+torchrun --nproc-per-node 2 one_shard.py FOLDER key=value …
 """
 
 import contextlib
@@ -30,25 +31,34 @@ def no_sync(model):
         model.set_requires_gradient_sync(True)
 
 
-def main(out, cached, *overrides):
-    torch.set_num_threads(1)
-    config = load_config(None, overrides)
-    dist.init_process_group("gloo")
+def sharded(config):
     model = Retriever.create(config).train()
     for layer in model.backbone.model.language_model.layers:
         fully_shard(layer)
     fully_shard(model)
-    share = range(rank(), 6, processes())
-    batch = batch_of(config, model, 2 if int(cached) else None, only=share)
+    return model
+
+
+def gradients(config, cached):
+    model = sharded(config)
+    batch = batch_of(config, model, 2 if cached else None, only=range(rank(), 6, processes()))
     loss_of = loss_function(config, Objective(config), batch)
-    if int(cached):
+    if cached:
         backward, passes = torch.Tensor.backward, max(gather_counts(len(batch["chunks"])))
         cached_step(model, batch["chunks"], loss_of, backward, backward, functools.partial(no_sync, model), passes)
     else:
         loss_of(model(*batch["chunks"])).backward()
-    grads = {name: p.grad.full_tensor() for name, p in model.named_parameters() if p.grad is not None}
-    if rank() == 0:
-        torch.save(grads, out)
+    return {name: p.grad.full_tensor() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def main(folder, *overrides):
+    torch.set_num_threads(1)
+    config = load_config(None, overrides)
+    dist.init_process_group("gloo")
+    for name in ("plain", "cached"):
+        grads = gradients(config, cached=name == "cached")
+        if rank() == 0:
+            torch.save(grads, f"{folder}/{name}.pt")
     dist.barrier()
     dist.destroy_process_group()
 

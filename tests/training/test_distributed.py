@@ -18,13 +18,6 @@ from colmrl.training.run import train
 HERE = Path(__file__).parent
 
 
-def steps(processes, out, settings_of, *overrides):
-    """What the gradients and losses were at each step."""
-    out.mkdir()
-    run("one_process.py", processes, f"{out}/steps.pt", *settings_of, *overrides)
-    return torch.load(out / "steps.pt")
-
-
 def run(script, processes, *arguments, works=True):
     """A script beside this one, in so many processes."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
@@ -56,42 +49,66 @@ def compare(one, two, tolerance=1e-5):
         assert_same((alone["loss"].item(), alone), (both["loss"].item(), both), tolerance)
 
 
-@pytest.mark.parametrize(
-    "how",
-    [[], ["train.mini_batch_size=3"], ["train.accumulation=2"], ["train.mini_batch_size=5", "train.accumulation=2"]],
-    ids=["plain", "cached", "accumulated", "both"],
-)
-def test_two_processes_have_the_gradient_of_one_with_twice_the_batch(how, base, tmp_path):
+HOW = {
+    "plain": [],
+    "cached": ["train.mini_batch_size=3"],
+    "accumulated": ["train.accumulation=2"],
+    "both": ["train.mini_batch_size=5", "train.accumulation=2"],
+}
+TWICE = {f"twice, {name}": ["train.max_steps=2", "train.accumulation=2", *HOW[name]] for name in ("plain", "both")}
+EACH = {"each": ["train.max_steps=4"]}
+
+
+def steps(processes, folder, base, cases):
+    """Case → what the gradients and losses were at each of its steps; all cases in the same processes."""
+    folder.mkdir()
+    given = [word for name, more in cases.items() for word in ("--", f"{folder}/{name}.pt", *more)]
+    run("one_process.py", processes, *base, *given)
+    return {name: torch.load(folder / f"{name}.pt") for name in cases}
+
+
+@pytest.fixture(scope="module")
+def alone(base, tmp_path_factory):
+    of_two = {name: ["train.batch_size=20", *how] for name, how in HOW.items()}
+    of_one = {name: ["train.batch_size=10", *how] for name, how in (EACH | TWICE).items()}
+    return steps(1, tmp_path_factory.mktemp("alone") / "steps", base, of_two | of_one)
+
+
+@pytest.fixture(scope="module")
+def both(base, tmp_path_factory):
+    cases = {name: ["train.batch_size=10", *how] for name, how in HOW.items()}
+    return steps(2, tmp_path_factory.mktemp("both") / "steps", base, cases)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", HOW)
+def test_two_processes_have_the_gradient_of_one_with_twice_the_batch(how, alone, both):
     """The epoch ends within the six steps, with an uneven batch."""
-    one = steps(1, tmp_path / "one", base, "train.batch_size=20", *how)
-    two = steps(2, tmp_path / "two", base, "train.batch_size=10", *how)
-    compare(one, two)
-    assert len({float(step["loss"]) for step in one}) == 6
+    compare(alone[how], both[how])
+    assert len({float(step["loss"]) for step in alone[how]}) == 6
 
 
-@pytest.mark.parametrize("how", [[], ["train.mini_batch_size=5"]], ids=["plain", "cached"])
-def test_an_accumulated_gradient_is_the_mean_of_its_batches_own(how, base, tmp_path):
-    each = steps(1, tmp_path / "each", base, "train.batch_size=10", "train.max_steps=4")
-    together = steps(
-        1, tmp_path / "all", base, "train.batch_size=10", "train.max_steps=2", "train.accumulation=2", *how
-    )
-    for step, first, second in zip(together, each[::2], each[1::2], strict=True):
+@pytest.mark.slow
+@pytest.mark.parametrize("how", TWICE)
+def test_an_accumulated_gradient_is_the_mean_of_its_batches_own(how, alone):
+    each = alone["each"]
+    for step, first, second in zip(alone[how], each[::2], each[1::2], strict=True):
         mean = {name: (first[name] + second[name]) / 2 for name in step}
         assert_same((step["loss"].item(), step), (mean["loss"].item(), mean))
 
 
-@pytest.mark.parametrize("cached", ["0", "1"])
-def test_sharded_weights_have_the_same_gradient_though_one_process_has_more_chunks(cached, base, settings, tmp_path):
+def test_sharded_weights_have_the_same_gradient_though_one_process_has_more_chunks(base, settings, tmp_path):
     """FSDP 2 (fully_shard) on gloo: accelerate itself shards on GPUs only."""
     overrides = [*base, "data.triples=null"]
     config = load_config(None, overrides)
     model = Retriever.create(config)
     order = [0, 2, 4, 1, 3, 5]  # rank by rank
     expected = gradients(config, model, batch_of(config, model, only=order), cached=False)[1]
-    run("one_shard.py", 2, f"{tmp_path}/grads.pt", cached, *overrides)
-    found = torch.load(tmp_path / "grads.pt")
-    assert_same((0, {name: grad for name, grad in expected.items() if name in found}), (0, found))
-    assert len(found) > 50
+    run("one_shard.py", 2, str(tmp_path), *overrides)
+    for name in ("plain", "cached"):
+        found = torch.load(tmp_path / f"{name}.pt")
+        assert_same((0, {name: grad for name, grad in expected.items() if name in found}), (0, found))
+        assert len(found) > 50
 
 
 @pytest.mark.slow

@@ -20,16 +20,22 @@ from colmrl.training.run import train
 from colmrl.training.trainer import RetrieverTrainer
 
 
-@pytest.fixture
-def everything(settings, sample, tmp_path):
+@pytest.fixture(scope="module")
+def everything(settings, sample, tmp_path_factory):
     """Settings of a run with all that a resume point has to hold."""
-    file = triples(sample, tmp_path / "t.jsonl")
+    file = triples(sample, tmp_path_factory.mktemp("triples") / "t.jsonl")
     more = ["train.max_steps=9", "train.save_steps=2", f"data.triples={file}", "train.negatives=1", "train.log_steps=1"]
     more += ["model.tuning=lora", "lora.dropout=0.1", "train.batch_size=24", "train.mini_batch_size=20"]
     more += ["train.accumulation=2", "train.ema=0.7", "train.eval_steps=3", f"data.eval_path={sample}/test"]
     more += ["train.best_metric=multi@64/ndcg_at_10", "train.patience=5", "train.learning_rate=3e-3"]
     more += ["loss.learn_temperature=true"]
     return lambda output, *extra: settings(output, *more, *extra)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(everything, tmp_path_factory):
+    """The folder of such a run."""
+    return train(everything(tmp_path_factory.mktemp("whole") / "run")).parent
 
 
 def run(config, processes=1):
@@ -54,9 +60,8 @@ def children(pid):
 
 
 @pytest.mark.parametrize("step", [1, 5, 8])
-def test_a_killed_run_goes_on_to_the_same_weights(step, everything, tmp_path):
+def test_a_killed_run_goes_on_to_the_same_weights(step, everything, uninterrupted, tmp_path):
     """Killed before the first resume point, and after two others; with the best so far before and after it."""
-    whole = weights(train(everything(tmp_path / "whole")))
     output = tmp_path / "cut"
     process = run(everything(output))
     while steps_done(output) < step:
@@ -65,10 +70,10 @@ def test_a_killed_run_goes_on_to_the_same_weights(step, everything, tmp_path):
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL and not (output / "checkpoint").exists()
     process.communicate()
-    assert same(weights(train(everything(output))), whole)
+    assert same(weights(train(everything(output))), weights(uninterrupted / "checkpoint"))
     assert [line["step"] for line in lines(output) if "loss" in line] == list(range(1, 10))
     numbers = [{k: v for k, v in line.items() if k.endswith("_at_10")} for line in lines(output)]
-    assert numbers == [{k: v for k, v in line.items() if k.endswith("_at_10")} for line in lines(tmp_path / "whole")]
+    assert numbers == [{k: v for k, v in line.items() if k.endswith("_at_10")} for line in lines(uninterrupted)]
 
 
 def test_what_does_not_change_the_weights_may_change_and_nothing_else(everything, tmp_path, monkeypatch):
