@@ -20,6 +20,7 @@ ORDER = [
     "provenance",
     "progress",
     "processes",
+    "cluster",
     "data",
     "coding",
     "kernels",
