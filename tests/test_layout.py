@@ -44,6 +44,7 @@ ORDER += [
     "lineage",
     "reporting",
     "loop",
+    "api",
     "cli",
     "__main__",
 ]
