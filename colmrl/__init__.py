@@ -1,7 +1,7 @@
 """colmrl: train, encode, mine and judge a vision-language retriever at every size it can be served at.
 
-In Python (docs/api.md): `Retriever`, `Store`, `open_store`, `encode`, `train`, of `colmrl.api`, which is read when one of
-them is first asked for: `import colmrl` stays light.
+In Python (docs/api.md): `Retriever`, `Store`, `open_store`, `encode`, `train`. They come from `colmrl.api`, which is read
+when one of them is first asked for: `import colmrl` stays light.
 """
 
 import logging

@@ -80,6 +80,7 @@ def _ray(address: str) -> Iterator[Any]:
     """Ray, joined quietly, and left; one that the program itself has joined stays."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # of what it starts here; at Ray's 15 a busy machine starves them
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         import ray

@@ -1,9 +1,9 @@
 """`Retriever`: a checkpoint as notebooks use it, `from_pretrained`, `encode_queries`, `encode_documents`, `similarity`.
 
-It holds a `models.retriever.Retriever` (`.model`), which is an nn.Module, and is none itself: what it needs (encoding in
-batches, records, views as a store reads them) is built on the model and may not be imported by it; and a training model's
-`forward`, `parameters` and 40 other names do not stand between `encode_queries` and `similarity`. Letters: q queries, d
-documents, n records, t vectors, h dims.
+It holds a `models.retriever.Retriever` (`.model`), which is an nn.Module, and is none itself: what it needs (encoding
+in batches, records, views as a store reads them) is built on the model and may not be imported by it; and so a module's
+`forward`, `parameters` and 40 other names do not stand between `encode_queries` and `similarity`.
+Letters: q queries, d documents, h dims.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,9 +52,10 @@ class Retriever:
             dtype: of the backbone's weights, "bf16", "fp16" or "fp32" (torch's names too); None: the checkpoint's own.
                 Heads and LoRA adapters stay in fp32.
         """
+        wanted = None if dtype is None else _dtype(dtype)
         model = Model.load(path)
-        if dtype is not None:
-            _cast(model, dtype)
+        if wanted is not None:
+            _cast(model, wanted)
         return cls(model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")))
 
     @property
@@ -157,13 +158,17 @@ class Retriever:
         return f"Retriever({model.backbone!r}, views={self.views}, device={str(self.device)!r})"
 
 
-def _cast(model: Model, dtype: str | torch.dtype) -> None:
-    wanted = dtype if isinstance(dtype, torch.dtype) else _DTYPES.get(dtype)
+def _dtype(name: str | torch.dtype) -> torch.dtype:
+    wanted = name if isinstance(name, torch.dtype) else _DTYPES.get(name)
     if wanted not in _DTYPES.values():
-        raise InputError(f"dtype: {dtype}: unknown: give {', '.join(DTYPES)}")
+        raise InputError(f"dtype: {name}: unknown: give {', '.join(DTYPES)}")
+    return wanted
+
+
+def _cast(model: Model, dtype: torch.dtype) -> None:
     for name, parameter in model.backbone.named_parameters():  # not .to(): buffers, e.g. of positions, stay precise
         if parameter.is_floating_point() and "lora_" not in name:
-            parameter.data = parameter.data.to(wanted)
+            parameter.data = parameter.data.to(dtype)
 
 
 def _given(made: Mapping[str, Vectors], view: Any, alone: bool, convert_to_numpy: bool) -> Any:

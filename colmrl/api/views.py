@@ -1,5 +1,6 @@
 """Vectors at a view, as a store gives them, and their scores. Letters: q queries, d documents, t vectors, h dims."""
 
+import contextlib
 from dataclasses import replace
 from typing import Any
 
@@ -106,11 +107,9 @@ def _rounded(vectors: Float[Tensor, "t h"], view: View) -> Float[Tensor, "t dim"
 def _tensor(given: Any) -> Tensor:
     if isinstance(given, Tensor):
         return given.float()
-    try:
+    with contextlib.suppress(ValueError, TypeError):  # of other things than numbers
         if isinstance(given, np.ndarray | list | tuple):
             return torch.as_tensor(np.asarray(given, dtype=np.float32))
-    except (ValueError, TypeError):  # of other things than numbers
-        pass
     raise InputError(
-        f"similarity: {type(given).__name__}: not embeddings: give what encode_queries and _documents give"
+        f"similarity: {type(given).__name__}: not embeddings: give what encode_… gives"
     )

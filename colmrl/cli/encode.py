@@ -1,4 +1,4 @@
-"""python encode.py --checkpoint DIR --data DIR [--views …] [--append]; torchrun encode.py …, or --ray, shares the shards"""
+"""python encode.py --checkpoint DIR --data DIR [--views …] [--append]; torchrun or --ray shares the shards"""
 
 from pathlib import Path
 from typing import Annotated

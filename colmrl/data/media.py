@@ -251,7 +251,7 @@ def _draft(image: ImageFile.ImageFile, max_pixels: int) -> None:
             return
 
 
-def _rgb(image: ImageFile.ImageFile) -> Image.Image:
+def _rgb(image: Image.Image) -> Image.Image:
     flat = _grey(image) if image.mode.startswith(("I", "F")) else image
     if not flat.has_transparency_data:
         return flat.convert("RGB")
@@ -260,7 +260,7 @@ def _rgb(image: ImageFile.ImageFile) -> Image.Image:
     return Image.alpha_composite(white, layer).convert("RGB")
 
 
-def _grey(image: ImageFile.ImageFile) -> Image.Image:
+def _grey(image: Image.Image) -> Image.Image:
     """A deep grey picture in 8 bits, scaled, not clipped.
 
     White is 65535 for 16 bits. Whole numbers of 32 bits and floats do not say what white is: it is the first of
