@@ -1,6 +1,6 @@
 """colmrl: train, encode, mine and judge a vision-language retriever at every size it can be served at.
 
-In Python (docs/api.md): `Retriever`, `Store`, `open_store`, `encode`, `train`. They come from `colmrl.api`, which is read
+In Python (docs/api.md): `Retriever`, `Store`, `open_store`, `encode`, `train`. They come from `colmrl.api`, read
 when one of them is first asked for: `import colmrl` stays light.
 """
 

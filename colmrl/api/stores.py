@@ -24,7 +24,7 @@ from colmrl.view import View, parse_views
 class Store:
     """A store of a corpus and its queries, and the checkpoint that made it, which is opened when first needed.
 
-    `documents` and `queries` are its `store.EmbeddingStore`s, which read vectors at any view.
+    `documents` and `queries` (of `store.EmbeddingStore`) read vectors at any view.
     """
 
     def __init__(

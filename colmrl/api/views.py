@@ -110,6 +110,4 @@ def _tensor(given: Any) -> Tensor:
     with contextlib.suppress(ValueError, TypeError):  # of other things than numbers
         if isinstance(given, np.ndarray | list | tuple):
             return torch.as_tensor(np.asarray(given, dtype=np.float32))
-    raise InputError(
-        f"similarity: {type(given).__name__}: not embeddings: give what encode_… gives"
-    )
+    raise InputError(f"similarity: {type(given).__name__}: not embeddings: give what encode_… gives")
