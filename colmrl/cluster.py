@@ -93,7 +93,7 @@ def _ray(address: str) -> Iterator[Any]:
     joined = ray.is_initialized()
     if not joined:
         try:
-            options = {"include_dashboard": False} if address == "local" else {}
+            options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
             ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
             said = " ".join(str(error).split())[:200]

@@ -12,6 +12,8 @@ exclude_patterns = ["reference.md"] if tags.has("pages") else []  # noqa: F821  
 myst_heading_anchors = 3
 suppress_warnings = ["toc.not_readable"] if tags.has("pages") else []  # noqa: F821
 
+default_role = "code"
+smartquotes = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"

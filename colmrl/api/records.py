@@ -47,9 +47,9 @@ _WRONG = "not a text, picture, path, dict or record, nor a list of them: give on
 
 
 def _record(kind: type[R], given: Any, name: str) -> R:
+    if isinstance(given, kind):
+        return given
     match given:
-        case kind():
-            return given
         case Mapping():
             return _of_fields(kind, given, name)
         case Image.Image() | Path():
@@ -72,7 +72,7 @@ def _of_fields(kind: type[R], given: Mapping[str, Any], name: str) -> R:
             raise InputError(f"{name}: {key!r}: no such field of {_SAID[kind]}: {remedy}")
     images = [given[key] for key in ("image", "images") if given.get(key) is not None]
     pictures = [one for some in images for one in (some if isinstance(some, list | tuple) else [some])]
-    told = {key: str(given[key]) for key in ("text", "title") if given.get(key) is not None}
+    told: dict[str, Any] = {key: str(given[key]) for key in ("text", "title") if given.get(key) is not None}
     return kind(str(given.get("id", name)), images=tuple(_picture(one, name) for one in pictures), **told)
 
 

@@ -65,7 +65,7 @@ class Retriever:
 
     @property
     def views(self) -> list[str]:
-        """What it was trained for, the largest of each head first; any `x` vectors and `:precision` go with them."""
+        """What it was trained for, the largest of each head first; numbers of vectors and precisions go with them."""
         trained = self.model.description.trained
         dims = {"single": trained.single_dims, "multi": trained.multi_dims}
         return [f"{head}@{dim}" for head, all_dims in dims.items() for dim in sorted(all_dims, reverse=True)]
@@ -160,7 +160,7 @@ class Retriever:
 
 def _dtype(name: str | torch.dtype) -> torch.dtype:
     wanted = name if isinstance(name, torch.dtype) else _DTYPES.get(name)
-    if wanted not in _DTYPES.values():
+    if wanted is None or wanted not in _DTYPES.values():
         raise InputError(f"dtype: {name}: unknown: give {', '.join(DTYPES)}")
     return wanted
 

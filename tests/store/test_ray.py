@@ -1,42 +1,38 @@
 """encode --ray: the workers of a Ray cluster encode what is missing."""
 
 import importlib.util
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from colmrl.cluster import Worker
+from colmrl.encoding import encode
 from colmrl.errors import InputError
-
-ROOT = Path(__file__).parents[2]
+from colmrl.store import StoreWriter
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: pip install 'ray[data]'")
-def test_rays_workers_write_the_store_of_one_and_go_on_where_a_kill_left_it(store, checkpoint, sample, tmp_path):
+def test_rays_workers_go_on_to_the_store_of_one(store, checkpoint, sample, settings, tmp_path, monkeypatch):
     made = {str(p.relative_to(store)): p.read_bytes() for p in sorted(store.rglob("*.npy"))}
-    out = tmp_path / "store"
-    asked = ["--checkpoint", checkpoint, "--data", sample / "train", "--out", out, "encode.shard_size=10"]
-    command = [sys.executable, ROOT / "encode.py", *asked, "--ray", "local", "device=cpu", "threads=1"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    for killed in (True, False):
-        whole = [*command, f"encode.ray_workers={1 if killed else 2}"]
-        with subprocess.Popen(list(map(str, whole)), stderr=subprocess.PIPE, text=True, env=environment) as running:
-            while killed and running.poll() is None and not list(out.glob("documents/multi-*.offsets.npy")):
-                time.sleep(0.05)
-            if killed:
-                running.kill()
-            said = running.communicate(timeout=300)[1]
-        there = {name for name in made if (out / name).is_file()}
-        if killed:
-            assert running.returncode < 0 and 0 < len(there) < len(made), said
-            assert list(out.rglob("plan.json"))
-    assert running.returncode == 0, said
+    out, write, calls = tmp_path / "store", StoreWriter.write, []
+
+    def interrupted(writer, number, arrays):
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(number)
+        write(writer, number, arrays)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(StoreWriter, "write", interrupted)
+        encode(settings(Path("unused")), checkpoint, sample / "train", out)
+    first = {path: path.stat().st_mtime_ns for path in out.rglob("*.npy")}
+    assert 0 < len(first) < len(made) and list(out.rglob("plan.json"))
+    with_ray = settings(Path("unused"), "encode.ray=local", "encode.ray_workers=2")
+    encode(with_ray, checkpoint, sample / "train", out)
     assert made == {name: (out / name).read_bytes() for name in made} and not list(out.rglob("plan.json"))
+    assert first == {path: path.stat().st_mtime_ns for path in first}
+    encode(settings(Path("unused"), "encode.ray=nowhere:1"), checkpoint, sample / "train", out)  # nothing to start for
 
 
 def test_what_is_wrong_on_a_worker_is_said_with_its_machine(tmp_path):
