@@ -16,6 +16,7 @@ from colmrl.progress import track
 
 log = logging.getLogger(__name__)
 Work = Callable[[Any], None]  # does one item
+_ANSWER_S = 10.0  # Ray itself tries for minutes
 Opener = Callable[[], Work]  # is called once in each worker, e.g. to load a model
 
 
@@ -92,16 +93,30 @@ def _ray(address: str) -> Iterator[Any]:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     joined = ray.is_initialized()
     if not joined:
+        _check_answers(address)
         try:
             options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
             ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            said = " ".join(str(error).split())[:200]
-            raise InputError(
-                f"encode.ray: {address}: no cluster answers ({said}): start one (ray start --head), or say local"
-            ) from None
+            raise _no_cluster(address, " ".join(str(error).split())[:200]) from None
     try:
         yield ray
     finally:
         if not joined:
             ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """An InputError where nothing listens at HOST:PORT."""
+    if address in ("local", "auto"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise _no_cluster(address, str(error)) from None
+
+
+def _no_cluster(address: str, why: str) -> InputError:
+    remedy = "start one (ray start --head), give its HOST:PORT, or say local"
+    return InputError(f"encode.ray: {address}: no cluster answers ({why}): {remedy}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from colmrl.cluster import Worker
+from colmrl.cluster import Worker, share_out
 from colmrl.encoding import encode
 from colmrl.errors import InputError
 from colmrl.store import StoreWriter
@@ -51,3 +51,10 @@ def test_a_worker_opens_its_work_once(tmp_path, monkeypatch):
     worker = Worker(lambda: opens.append(1) or done.append, str(tmp_path), ["a", "b", "c"])
     assert [worker({"item": [place]})["error"] for place in (2, 0)] == [[""], [""]]
     assert done == ["c", "a"] and opens == [1]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "here", "ray://127.0.0.1:1"])
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: pip install 'ray[data]'")
+def test_a_cluster_that_does_not_answer_is_said_at_once(address):
+    with pytest.raises(InputError, match=f"encode.ray: {address}: no cluster answers .*: start one"):
+        share_out(lambda: print, ["a"], address)
