@@ -1,7 +1,7 @@
-# The README's two commands. Each makes .venv where there is none, and installs requirements.txt into it.
+# The README's two commands, and `make docs`: docs/ as a site. Each makes .venv where there is none, and installs requirements.txt into it.
 PYTHON ?= python3
 
-.PHONY: demo test install
+.PHONY: demo test docs install
 demo: install
 	.venv/bin/colmrl loop --config demo
 
@@ -10,6 +10,9 @@ test: install
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright
 	OMP_NUM_THREADS=1 .venv/bin/pytest -n auto --maxprocesses 4
+
+docs: install
+	.venv/bin/python -m sphinx -b html -q -W --keep-going docs outputs/docs
 
 install: .venv/installed
 

@@ -11,7 +11,7 @@ run in environments of their own on the same vectors. bytes: of the index; `vect
 exact scores are read from. build_s: CPU seconds on one thread. ratio: a query's time / that of ours (the first row that
 is no exact search). frontier: nothing else here has more recall at most as slow, or as much recall and is faster.
 
-Writes benchmarks/results/search.json and prints the table that docs/search.md shows. `--quick`: 300 small documents.
+Writes benchmarks/results/search.json and prints the table that docs/searching.md shows. `--quick`: 300 small documents.
 """
 
 import argparse

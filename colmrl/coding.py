@@ -38,6 +38,10 @@ class Codes:
         scales = self.scales[rows] if self.scales is not None else None
         return Codes(self.values[rows], scales, self.precision, self.kept, self.dim)
 
+    def rounded(self, precision: Precision) -> "Codes":
+        """At this precision: as they are kept, or coded anew."""
+        return self if self.precision == precision else code(self.decode(), precision)
+
     def decode(self) -> Float[Tensor, "t {self.dim}"]:
         """fp32, as scores take them."""
         match self.precision:

@@ -197,6 +197,9 @@ class EncodeConfig:
     batch_size: Positive = 32
     shard_size: Positive = 1024  # records a shard: what a kill can cost
     workers: Annotated[int, Field(ge=0)] = 0  # processes that read and prepare pictures ahead of the model
+    ray: str | None = None  # have Ray's workers encode: local, auto (the cluster of this machine) or HOST:PORT
+    ray_workers: Positive | None = None  # at most; null: as many as fit
+    ray_gpus: Weight | None = None  # a worker, 0.5: two share one; null: one where the cluster has any, else none
 
 
 @dataclass(frozen=True, config=_STRICT)

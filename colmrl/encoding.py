@@ -1,8 +1,9 @@
 """Records → store: every shard that is missing is encoded, in batches of similar length, and written whole."""
 
 import datetime
+import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from colmrl import provenance
+from colmrl.cluster import share_out
 from colmrl.config import Config
+from colmrl.configure import replace
 from colmrl.data.fingerprint import record_hash
 from colmrl.data.reading import read_collection
 from colmrl.data.records import Document, Query, Records
@@ -35,11 +38,14 @@ def encode(config: Config, checkpoint: str | Path, data: str | Path, out: str | 
     """Encode a data folder's corpus and queries into `out/documents` and `out/queries`, as `config.encode` says.
 
     Goes on where it was interrupted; refuses a store of another checkpoint, data or size. With `append` a finished
-    store gets what the data has more, and only that is encoded. Several processes (torchrun) share the shards.
+    store gets what the data has more, and only that is encoded. Several processes (torchrun) share the shards, or the
+    workers of a Ray cluster (`encode.ray`).
     """
     checkpoint, out = Path(checkpoint), Path(out)
     on = use_torch(config)
     start(on, timeout=_PATIENCE)
+    if config.encode.ray and processes() > 1:
+        raise InputError(f"encode.ray: {config.encode.ray}: Ray starts its own workers: leave torchrun out")
     description = read_description(checkpoint)
     collection = read_collection(str(data), config.data, description.show)
     records_of: RecordsOf = {"documents": collection.documents, "queries": collection.queries}
@@ -51,7 +57,12 @@ def encode(config: Config, checkpoint: str | Path, data: str | Path, out: str | 
     on_first(plan)
     writers: dict[Kind, StoreWriter] = {kind: StoreWriter(out / kind) for kind in records_of}
     missing = on_first(lambda: [writer.missing() for writer in writers.values()])  # one list, shared by all
-    if any(missing):
+    if any(missing) and config.encode.ray:
+        shards = [(kind, number) for kind, some in zip(writers, missing, strict=True) for number in some]
+        asked, threads = config.encode, torch.get_num_threads()  # another number would round sums otherwise
+        opener = functools.partial(open_encoder, replace(config, threads=threads), checkpoint, named, out)
+        share_out(opener, shards, config.encode.ray, asked.ray_workers, asked.ray_gpus, threads)
+    elif any(missing):
         model = Retriever.load(checkpoint, config.attention_kernel).to(on).eval()
         share = [numbers[rank() :: processes()] for numbers in missing]
         fill_stores(config, model, records_of, writers, dict(zip(writers, share, strict=True)))
@@ -59,6 +70,23 @@ def encode(config: Config, checkpoint: str | Path, data: str | Path, out: str | 
     on_first(lambda: finish_stores(writers))
     log.info("store: %s (%d documents, %d queries)", out, *(writer.manifest.records for writer in writers.values()))
     return out
+
+
+def open_encoder(config: Config, checkpoint: Path, data: str, out: Path) -> Callable[[tuple[Kind, int]], None]:
+    """What encodes one shard after another of the stores that are planned in `out`, in any process on any machine."""
+    on, description = use_torch(config), read_description(checkpoint)
+    collection = read_collection(data, config.data, description.show)
+    records_of: RecordsOf = {"documents": collection.documents, "queries": collection.queries}
+    writers: dict[Kind, StoreWriter] = {kind: StoreWriter(out / kind) for kind in records_of}
+    if fingerprint(checkpoint) != writers["documents"].manifest.fingerprint:
+        raise InputError(f"{checkpoint}: is another checkpoint here: all machines must see the same files")
+    model = Retriever.load(checkpoint, config.attention_kernel).to(on).eval()
+
+    def encode_shard(shard: tuple[Kind, int]) -> None:
+        kind, number = shard
+        fill_stores(config, model, {kind: records_of[kind]}, writers, {kind: [number]})
+
+    return encode_shard
 
 
 def begin_stores(

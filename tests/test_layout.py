@@ -20,6 +20,7 @@ ORDER = [
     "provenance",
     "progress",
     "processes",
+    "cluster",
     "data",
     "coding",
     "kernels",
@@ -43,6 +44,7 @@ ORDER += [
     "lineage",
     "reporting",
     "loop",
+    "api",
     "cli",
     "__main__",
 ]

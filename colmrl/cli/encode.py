@@ -1,4 +1,4 @@
-"""python encode.py --checkpoint DIR --data DIR [--views …] [--append]; torchrun encode.py … shares the shards"""
+"""python encode.py --checkpoint DIR --data DIR [--views …] [--append]; torchrun or --ray shares the shards"""
 
 from pathlib import Path
 from typing import Annotated
@@ -23,12 +23,14 @@ def encode(
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Records a forward pass.")] = None,
     append: Annotated[bool, typer.Option("--append", help="Add what the data has more to a finished store.")] = False,
+    ray: Annotated[str | None, typer.Option(help="Encode on Ray's workers: local, auto, or HOST:PORT.")] = None,
     strict: Strict = None,
 ) -> None:
-    """Goes on where it was interrupted; refuses to mix checkpoints. Under torchrun, processes share the shards."""
+    """Goes on where it was interrupted; refuses to mix checkpoints. Processes of torchrun, or Ray, share the shards."""
     flags = {
         "encode.views": views.split(",") if views else None,
         "encode.batch_size": batch_size,
+        "encode.ray": ray,
         "data.strict": strict,
     }
     settings = configured(config, overrides, flags)

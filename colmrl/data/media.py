@@ -1,7 +1,7 @@
 """Pictures, each named by a reference: opened upright in RGB, measured, told apart.
 
 A reference is the path of a file, or `VIDEO#frame=2/8`, the third of eight frames spread over a video (see `video`), or
-`SOURCE/SPLIT/doc_17.png#AT`, which lies in row 17 of a table (see `tables`).
+`SOURCE/SPLIT/doc_17.png#AT`, which lies in row 17 of a table (see `tables`), or a `Held` picture itself.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from colmrl.data import tables, video
 from colmrl.errors import InputError
@@ -34,8 +34,25 @@ _PHOTOMETRIC = 262  # TIFF tag; 0: zero is white
 _CHUNK_BYTES = 1 << 20
 
 
-def _source(reference: str) -> "_File | _Frame":
+class Held(str):
+    """A reference that holds its picture, upright in RGB; as a text it is what messages call it."""
+
+    picture: Image.Image
+
+    @classmethod
+    def of(cls, picture: Image.Image, name: str) -> "Held":
+        """Any picture of Pillow's, also one that was opened and not read yet."""
+        with _located(name, size=1):
+            picture.load()
+            held = cls(name)
+            held.picture = _rgb(ImageOps.exif_transpose(picture))
+            return held
+
+
+def _source(reference: str) -> "_File | _Frame | _InMemory":
     """The one place that tells kinds of references apart."""
+    if isinstance(reference, Held):
+        return _InMemory(reference)
     frame = video.parse_reference(reference)
     if frame is not None:
         return _Frame(*frame)
@@ -145,6 +162,25 @@ class _Frame:
         return f"{Path(self.path).name}#frame={self.index}/{self.n}", video.checked(self.path).st_size
 
 
+@dataclass(frozen=True)
+class _InMemory:
+    held: Held
+
+    def open(self, max_pixels: int | None) -> Image.Image:
+        return self.held.picture.copy()
+
+    def size(self) -> tuple[int, int]:
+        return self.held.picture.size
+
+    def chunks(self) -> Iterator[bytes]:
+        yield f"{self.held.picture.size}".encode()
+        yield self.held.picture.tobytes()
+
+    def stamp(self) -> tuple[str, int]:
+        pixels = self.held.picture.tobytes()
+        return hashlib.sha256(pixels).hexdigest(), len(pixels)
+
+
 @contextmanager
 def _located(path: str, size: int = 0) -> Iterator[None]:
     """What goes wrong with the file is an InputError that names it."""
@@ -215,7 +251,7 @@ def _draft(image: ImageFile.ImageFile, max_pixels: int) -> None:
             return
 
 
-def _rgb(image: ImageFile.ImageFile) -> Image.Image:
+def _rgb(image: Image.Image) -> Image.Image:
     flat = _grey(image) if image.mode.startswith(("I", "F")) else image
     if not flat.has_transparency_data:
         return flat.convert("RGB")
@@ -224,7 +260,7 @@ def _rgb(image: ImageFile.ImageFile) -> Image.Image:
     return Image.alpha_composite(white, layer).convert("RGB")
 
 
-def _grey(image: ImageFile.ImageFile) -> Image.Image:
+def _grey(image: Image.Image) -> Image.Image:
     """A deep grey picture in 8 bits, scaled, not clipped.
 
     White is 65535 for 16 bits. Whole numbers of 32 bits and floats do not say what white is: it is the first of

@@ -13,6 +13,7 @@ from colmrl.search.plan import Plan
 from colmrl.search.ranking import Ranking
 from colmrl.search.rescoring import rescore
 from colmrl.store import EmbeddingStore
+from colmrl.view import View
 
 _CANDIDATES = 100  # that a stage passes on where neither plan nor setting says
 
@@ -66,6 +67,17 @@ def open_searcher(
     """
     for stage in plan.stages:
         documents.array_of(stage.view)
-    view = plan.stages[0].view
-    first = open_index(index, documents, view, gpu, probes, candidates) if index else exact(documents, view, gpu)
+    first = open_first(documents, plan.stages[0].view, gpu, index, probes, candidates)
+    return staged(documents, plan, first, gpu, candidates)
+
+
+def open_first(
+    documents: EmbeddingStore, view: View, gpu: bool, index: Path | None, probes: int | None, candidates: int | None
+) -> Finder:
+    """What answers the first stage of any plan that begins with `view`."""
+    return open_index(index, documents, view, gpu, probes, candidates) if index else exact(documents, view, gpu)
+
+
+def staged(documents: EmbeddingStore, plan: Plan, first: Finder, gpu: bool, candidates: int | None) -> Searcher:
+    """A plan whose first stage is open already."""
     return Staged(documents, plan, first, candidates or _CANDIDATES, gpu)

@@ -3,8 +3,10 @@ what comes out as files.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from colmrl.checking.measuring import shown
@@ -12,15 +14,17 @@ from colmrl.checking.sheet import sheet_of_ranks
 from colmrl.config import Config
 from colmrl.data.fingerprint import record_hash
 from colmrl.data.reading import read_collection
-from colmrl.data.records import Document, Query
+from colmrl.data.records import Collection, Document, Query
 from colmrl.encoding import embed
 from colmrl.errors import InputError
 from colmrl.files import write_text, write_whole
 from colmrl.models.retriever import Embeddings, Retriever, fingerprint, read_description
-from colmrl.reranking.opening import open_judge
+from colmrl.reranking.opening import Opened, open_judge
 from colmrl.runtime import use_torch
-from colmrl.search import Asked, Plan, Ranking, open_searcher
+from colmrl.search import Asked, Plan, Ranking, Searcher
+from colmrl.search.exact import HELD_BYTES
 from colmrl.search.index_files import read_facts
+from colmrl.search.searcher import Finder, open_first, staged
 from colmrl.store import EmbeddingStore
 from colmrl.store.writer import live_rows
 from colmrl.view import View
@@ -51,7 +55,9 @@ def first_words(record: Document | Query) -> str:
 
 @dataclass(frozen=True)
 class Answer:
-    """Ranked documents, the best first, and all that is needed to explain them. `how`: by what they are ranked."""
+    """Ranked documents, the best first, and all that is needed to explain them. `how`: by what they are ranked; `ms`:
+    what it took to open the view (once), encode, search and rerank.
+    """
 
     query: Query
     embedded: Embeddings
@@ -60,6 +66,142 @@ class Answer:
     results: list[Result]
     model: Retriever
     documents: EmbeddingStore
+    ms: Mapping[str, float] = field(default_factory=dict)
+
+
+class Answerer:
+    """A store with its model, its data and a reranker, opened when first needed and asked any number of times; by one
+    thread at a time.
+
+    `checkpoint`, and the data (data.path): None for where they were when the store was made. InputError where either is
+    another now. `rerank`: a reranker for the first `rerank.top_k` (at least `k`), with its settings of use that were
+    `given`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        store: str | Path,
+        checkpoint: str | Path | None = None,
+        rerank: str | None = None,
+        given: Sequence[str] = (),
+    ):
+        self._config, self._rerank, self._given = config, rerank, given
+        self.documents = EmbeddingStore(Path(store) / "documents")
+        self._checkpoint = Path(checkpoint or self.documents.manifest.checkpoint)
+        self._finders: dict[tuple[View, Path | None], tuple[Finder, int]] = {}  # and bytes held, the last used last
+
+    @cached_property
+    def model(self) -> Retriever:
+        return _load(self._config, self.documents, self._checkpoint)
+
+    @cached_property
+    def collection(self) -> Collection:
+        manifest = self.documents.manifest
+        return read_collection(self._config.data.path or manifest.data, self._config.data, manifest.show)
+
+    @cached_property
+    def judge(self) -> Opened | None:
+        """The reranker."""
+        if self._rerank is None:
+            return None
+        if (Path(self._rerank) / "documents").is_dir():
+            remedy = "give a reranker's checkpoint, or search by a funnel (--view)"
+            raise InputError(f"--rerank {self._rerank}: a store: {remedy}")
+        return open_judge(self._rerank, self._config, self._given)
+
+    def encode(self, query: Query) -> Embeddings:
+        return embed(self.model, "queries", [query], 1)
+
+    def ask(
+        self,
+        query: Query,
+        plan: Plan,
+        k: int,
+        index: Path | None = None,
+        embedded: Embeddings | None = None,
+        rerank: bool = True,
+    ) -> Answer:
+        """`embedded`: what `encode` gave for the query; `rerank`: by the reranker, where there is one."""
+        clock = _Clock()
+        searcher = self._searcher(plan, index)
+        clock.lap("open")
+        embedded = embedded or self.encode(query)
+        clock.lap("encode")
+        judged = rerank and self._rerank is not None
+        depth = max(k, self._config.rerank.top_k) if judged else k
+        ranking = searcher.rank(Asked.of_embeddings([query.id], embedded), depth)
+        clock.lap("search")
+        results, how = self._results(ranking), str(plan)
+        if judged and self.judge:
+            clock.lap()
+            results = self._reranked(self.judge, query, results)[:k]
+            clock.lap("rerank")
+            how = f"{plan}, reranked by {self.judge.reranker.name}"
+        return Answer(query, embedded, plan, how, results, self.model, self.documents, clock.laps)
+
+    def record(self, row: int) -> Document:
+        """A document of the store, which must be what was encoded."""
+        name, documents = self.documents.ids[row], self.collection.documents
+        record = documents.named(name) if name in documents.position else None
+        if record is None or record_hash(record) != self._stated[name][1]:
+            said = "is another document now" if record else "is not there"
+            data = self._config.data.path or self.documents.manifest.data
+            raise InputError(f"{data}: {name!r} {said}: give the data that the store was encoded from (data.path)")
+        return record
+
+    @cached_property
+    def _stated(self) -> Mapping[str, tuple[int, str]]:
+        return live_rows(self.documents.folder, self.documents.manifest)
+
+    def _searcher(self, plan: Plan, index: Path | None) -> Searcher:
+        """By a first stage that stays open as long as all that are hold no more than `HELD_BYTES`."""
+        for stage in plan.stages:
+            self.documents.array_of(stage.view)
+        settings, view = self._config.index, plan.stages[0].view
+        found = self._finders.pop((view, index), None)
+        if found is None:
+            size = read_facts(index)[0].bytes if index else 4 * view.dim * len(self.documents)
+            finder = open_first(self.documents, view, settings.gpu, index, settings.probes, settings.candidates)
+            found = finder, size if index or view.head == "single" else 0  # multi-vectors are read where they lie
+        self._finders[view, index] = found
+        while len(self._finders) > 1 and sum(size for _, size in self._finders.values()) > HELD_BYTES:
+            del self._finders[next(iter(self._finders))]
+        return staged(self.documents, plan, found[0], settings.gpu, settings.candidates)
+
+    def _results(self, ranking: Ranking) -> list[Result]:
+        """Of the first query."""
+        found = [(int(row), float(score)) for row, score in zip(ranking.positions[0], ranking.scores[0], strict=True)]
+        return [
+            Result(rank, score, row, self.record(row))
+            for rank, (row, score) in enumerate([one for one in found if one[0] >= 0], 1)
+        ]
+
+    def _reranked(self, opened: Opened, query: Query, results: list[Result]) -> list[Result]:
+        """By the reranker's scores (equal ones as they were found)."""
+        config, manifest = self._config, self.documents.manifest
+        records = [result.document for result in results]
+        if opened.show not in (None, manifest.show):
+            shown_its_way = read_collection(config.data.path or manifest.data, config.data, opened.show)
+            records = [shown_its_way.documents.named(record.id) for record in records]
+        scores = map(float, opened.reranker.score(query, records))
+        ranked = sorted(zip(scores, results, strict=True), key=lambda pair: -pair[0])
+        return [replace(result, rank=rank, score=score) for rank, (score, result) in enumerate(ranked, 1)]
+
+
+class _Clock:
+    """Milliseconds between laps, by name."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str | None = None) -> None:
+        """What passed since the last one; without a name it is nobody's."""
+        now = time.perf_counter()
+        if name:
+            self.laps[name] = (now - self._last) * 1e3
+        self._last = now
 
 
 def answer(
@@ -73,42 +215,22 @@ def answer(
     rerank: str | None = None,
     given: Sequence[str] = (),
 ) -> Answer:
-    """`view` may be a funnel; None: what the index is of, or the store's first. `checkpoint`, and the data: None for
-    where they were when the store was made. Raises InputError where either is another now. `rerank`: a reranker for the
-    first `rerank.top_k` (at least `k`), with its settings of use that were `given`.
-    """
-    documents = EmbeddingStore(Path(store) / "documents")
+    """`view` may be a funnel; None: what the index is of, or the store's first. The rest as `Answerer` takes it."""
+    answerer = Answerer(config, store, checkpoint, rerank, given)
     if view is None:
-        plan = Plan.of(View.parse(read_facts(index)[0].view) if index else documents.views()[0])
+        plan = Plan.of(View.parse(read_facts(index)[0].view) if index else answerer.documents.views()[0])
     else:
         plan = Plan.parse(view)
-    settings = config.index
-    searcher = open_searcher(documents, plan, settings.gpu, index, settings.probes, settings.candidates)
-    model = _load(config, documents, Path(checkpoint or documents.manifest.checkpoint))
-    embedded = embed(model, "queries", [query], 1)
-    depth = max(k, config.rerank.top_k) if rerank else k
-    ranking = searcher.rank(Asked.of_embeddings([query.id], embedded), depth)
-    results = _results(config, documents, ranking)
-    if rerank is None:
-        return Answer(query, embedded, plan, str(plan), results, model, documents)
-    name, results = _reranked(config, rerank, given, query, results, documents)
-    return Answer(query, embedded, plan, f"{plan}, reranked by {name}", results[:k], model, documents)
+    return answerer.ask(query, plan, k, index)
 
 
 def answer_all(
     config: Config, store: str | Path, queries: Sequence[Query], plan: Plan, k: int, checkpoint: str | Path
 ) -> list[Answer]:
-    """The same for several queries, by exact search; the model is opened once."""
-    documents = EmbeddingStore(Path(store) / "documents")
-    searcher = open_searcher(documents, plan, config.eval.gpu)
-    model = _load(config, documents, Path(checkpoint))
-    answers = []
-    for query in queries:
-        embedded = embed(model, "queries", [query], 1)
-        ranking = searcher.rank(Asked.of_embeddings([query.id], embedded), k)
-        results = _results(config, documents, ranking)
-        answers.append(Answer(query, embedded, plan, str(plan), results, model, documents))
-    return answers
+    """The same for several queries, by exact search; all is opened once."""
+    searching = replace(config, index=replace(config.index, gpu=config.eval.gpu))
+    answerer = Answerer(searching, store, checkpoint)
+    return [answerer.ask(query, plan, k) for query in queries]
 
 
 def write_answer(answered: Answer, out: Path) -> str:
@@ -135,40 +257,6 @@ def write_answer(answered: Answer, out: Path) -> str:
     return missing
 
 
-def _results(config: Config, documents: EmbeddingStore, ranking: Ranking) -> list[Result]:
-    """Of the first query."""
-    found = [(int(row), float(score)) for row, score in zip(ranking.positions[0], ranking.scores[0], strict=True)]
-    found = [(row, score) for row, score in found if row >= 0]
-    records = _records(config, documents, [row for row, _ in found])
-    return [
-        Result(rank, score, row, record)
-        for rank, ((row, score), record) in enumerate(zip(found, records, strict=True), 1)
-    ]
-
-
-def _reranked(
-    config: Config,
-    folder: str,
-    given: Sequence[str],
-    query: Query,
-    results: list[Result],
-    documents: EmbeddingStore,
-) -> tuple[str, list[Result]]:
-    """The reranker's name, and the results by its scores (equal ones as they were found)."""
-    if (Path(folder) / "documents").is_dir():
-        raise InputError(f"--rerank {folder}: a store: give a reranker's checkpoint, or search by a funnel (--view)")
-    opened, manifest = open_judge(folder, config, given), documents.manifest
-    records = [result.document for result in results]
-    if opened.show not in (None, manifest.show):
-        shown_its_way = read_collection(config.data.path or manifest.data, config.data, opened.show)
-        records = [shown_its_way.documents.named(record.id) for record in records]
-    scores = map(float, opened.reranker.score(query, records))
-    ranked = sorted(zip(scores, results, strict=True), key=lambda pair: -pair[0])
-    return opened.reranker.name, [
-        replace(result, rank=rank, score=score) for rank, (score, result) in enumerate(ranked, 1)
-    ]
-
-
 def _load(config: Config, documents: EmbeddingStore, checkpoint: Path) -> Retriever:
     read_description(checkpoint)  # where there is none, that is said
     if fingerprint(checkpoint) != documents.manifest.fingerprint:
@@ -177,19 +265,3 @@ def _load(config: Config, documents: EmbeddingStore, checkpoint: Path) -> Retrie
             "encode again"
         )
     return Retriever.load(checkpoint, config.attention_kernel).to(use_torch(config)).eval()
-
-
-def _records(config: Config, documents: EmbeddingStore, rows: list[int]) -> list[Document]:
-    """The documents that are shown, which must be what was encoded."""
-    manifest = documents.manifest
-    data = config.data.path or manifest.data
-    collection, stated = read_collection(data, config.data, manifest.show), live_rows(documents.folder, manifest)
-    records = []
-    for name in (documents.ids[row] for row in rows):
-        there = name in collection.documents.position
-        record = collection.documents.named(name) if there else None
-        if record is None or record_hash(record) != stated[name][1]:
-            said = "is another document now" if there else "is not there"
-            raise InputError(f"{data}: {name!r} {said}: give the data that the store was encoded from (data.path)")
-        records.append(record)
-    return records

@@ -81,7 +81,8 @@ class EmbeddingStore:
         spec = self.array_of(view)
         for number, live in enumerate(self._live):
             codes = self._kept(spec, number, view.dim)
-            yield _at(codes if live.all() else codes.rows(_places(live)), view).decode().numpy()
+            codes = codes if live.all() else codes.rows(_places(live))
+            yield codes.rounded(view.precision).decode().numpy()
 
     def multi(self, view: View) -> Iterator[MultiVectors]:
         """The records' multi-vectors at a view, a shard at a time, fp32, normalised; with positions where they are
@@ -103,7 +104,7 @@ class EmbeddingStore:
                 codes, offsets = code(truncate(pooled.vectors, view.dim), view.precision), pooled.offsets
             items = CodedItems(codes, offsets)
             items = items if live.all() else items.select(_places(live))
-            yield CodedItems(_at(items.codes, view), items.offsets)
+            yield CodedItems(items.codes.rounded(view.precision), items.offsets)
 
     def single_rows(self, view: View, rows: Sequence[int] | Int[np.ndarray, " n"]) -> Float[np.ndarray, "n dim"]:
         """These records' vectors, in this order; only they are read."""
@@ -111,7 +112,7 @@ class EmbeddingStore:
         found = np.empty((len(rows), view.dim), dtype=np.float32)
         for number, places, within in self._by_shard(rows):
             codes = self._kept(spec, number, view.dim).rows(torch.from_numpy(within))
-            found[places] = _at(codes, view).decode().numpy()
+            found[places] = codes.rounded(view.precision).decode().numpy()
         return found
 
     def multi_rows(self, view: View, rows: Sequence[int] | Int[np.ndarray, " n"]) -> MultiVectors:
@@ -133,7 +134,7 @@ class EmbeddingStore:
                 )
                 some = CodedItems(code(truncate(pooled.vectors, view.dim), view.precision), pooled.offsets)
                 positions = None
-            parts.append((places, MultiVectors(_at(some.codes, view).decode(), some.offsets, positions)))
+            parts.append((places, MultiVectors(some.codes.rounded(view.precision).decode(), some.offsets, positions)))
         order = np.argsort(np.concatenate([places for places, _ in parts]))
         found = MultiVectors.cat([part for _, part in parts])
         return found if (np.diff(order) == 1).all() else found.select(torch.from_numpy(order))
@@ -147,7 +148,7 @@ class EmbeddingStore:
         for number, places, within in self._by_shard(rows):
             codes, offsets = self._kept(spec, number, view.dim), self._offsets(spec, number)
             for place, start, stop in zip(places, offsets[within].tolist(), offsets[within + 1].tolist(), strict=True):
-                found[place] = _at(codes.rows(slice(start, stop)), view)
+                found[place] = codes.rows(slice(start, stop)).rounded(view.precision)
         return [codes for codes in found if codes is not None]
 
     def array_of(self, view: View) -> ArraySpec:
@@ -273,11 +274,6 @@ def check_same_data(store: EmbeddingStore, records: Sequence[Document] | Sequenc
             f"{store.folder}: was encoded from other {store.manifest.kind} than {data} now holds: "
             "give the data it was encoded from (data.path), bring it up to date (encode.py --append), or encode again"
         )
-
-
-def _at(codes: Codes, view: View) -> Codes:
-    """As precise as the view: as they are kept, or rounded now."""
-    return codes if codes.precision == view.precision else code(codes.decode(), view.precision)
 
 
 def _places(live: Bool[np.ndarray, " n"]) -> Int[Tensor, " m"]:

@@ -1,5 +1,6 @@
 import hashlib
 import io
+import pickle
 import struct
 import warnings
 import zlib
@@ -282,3 +283,31 @@ def test_size_needs_no_pixels(tmp_path):
 def test_pictures_and_videos_are_told_by_their_suffix():
     assert media.is_image_path("a/b.JPG") and not media.is_image_path("a/b.mp4") and not media.is_image_path("x\n.png")
     assert media.is_video_path("a/b.MP4") and not media.is_video_path("a/b.png")
+
+
+def test_a_picture_in_memory_reads_as_its_file_does(tmp_path):
+    ramp = Image.linear_gradient("L").resize((40, 30))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    clear = ramp.convert("RGBA")
+    clear.putalpha(ramp)
+    deep = Image.fromarray(np.asarray(ramp).astype(np.uint16) * 200)
+    ramp.convert("RGB").save(tmp_path / "turned.jpg", exif=turned)
+    ramp.convert("RGB").save(tmp_path / "turned.png", exif=turned)
+    clear.save(tmp_path / "clear.png")
+    clear.convert("P").save(tmp_path / "clear.gif", transparency=0)
+    ramp.convert("CMYK").save(tmp_path / "four.jpg")
+    deep.save(tmp_path / "deep.png")
+    deep.save(tmp_path / "deep.tif")
+    for path in sorted(tmp_path.iterdir()):
+        with Image.open(path) as picture:
+            held = media.Held.of(picture, "a picture")
+        assert open_image(held).tobytes() == open_image(str(path)).tobytes(), path
+        assert picture_size(held) == picture_size(str(path))
+        again = pickle.loads(pickle.dumps(held))  # as a worker of a DataLoader gets it
+        assert open_image(again).tobytes() == open_image(held).tobytes() and again == "a picture"
+        assert stamp(again) == stamp(held) and content_hash(again) == content_hash(held)
+    assert len({stamp(media.Held.of(Image.open(path), "x")) for path in tmp_path.glob("*.png")}) == 3
+    with pytest.raises(InputError, match="a picture: not a readable image"):
+        (tmp_path / "cut.jpg").write_bytes((tmp_path / "four.jpg").read_bytes()[:400])
+        media.Held.of(Image.open(tmp_path / "cut.jpg"), "a picture")
