@@ -37,6 +37,7 @@ ORDER += [
     "search",
     "reranking",
     "showing",
+    "serving",
     "mining",
     "evaluation",
     "training",
