@@ -90,6 +90,11 @@ def create_app(desk: Desk, hosts: frozenset[str] | None, times: Times | None = N
         content = await request.body()
         return {"picture": await model.run(lambda: desk.uploads.add(content))}
 
+    @app.get(_UPLOADS + "/{name}")
+    async def uploaded(name: Annotated[str, Path(pattern=_PICTURE)]) -> Response:
+        made = await model.run(lambda: desk.uploaded(name))
+        return Response(made.content, media_type=made.media_type, headers={"cache-control": "private, max-age=3600"})
+
     @app.get("/api/explain/{row}")
     async def explain(row: Count, query: Text = "", picture: Picture = None, numbers: bool = False) -> dict[str, Any]:
         return await model.run(lambda: desk.explain(row, query, picture, numbers))

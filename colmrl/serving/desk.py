@@ -17,7 +17,7 @@ from colmrl.models.retriever import Embeddings
 from colmrl.search import Plan
 from colmrl.search.index_files import check_index, read_facts
 from colmrl.serving.offers import bytes_of, offers
-from colmrl.serving.pictures import Encoded, Size, Thumbnails, encode_png
+from colmrl.serving.pictures import Encoded, Size, Thumbnails, encode_png, small
 from colmrl.serving.uploads import MAX_BYTES, MAX_PIXELS, Uploads
 from colmrl.showing.answering import Answer, Answerer, Result
 from colmrl.showing.explaining import colours, explain
@@ -149,6 +149,10 @@ class Desk:
         if not 0 <= number < len(document.images):
             raise NotThere(f"document {document.id!r}: has {len(document.images)} pictures, counted from 0")
         return self.thumbnails.make(row, document, number, size)
+
+    def uploaded(self, name: str) -> Encoded:
+        """A picture that was sent, small."""
+        return small(self.uploads.reference(name), "small")
 
     def plain(self, message: str) -> str:
         """A message that does not say where files lie."""

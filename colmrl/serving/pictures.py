@@ -40,8 +40,12 @@ class Thumbnails:
         return found
 
     def make(self, row: int, document: Document, number: int, size: Size) -> Encoded:
-        """Of the document's picture `number`, which it must have."""
-        made = encode_small(document, number, size)
+        """Of the document's picture `number`, which it must have. What is wrong is said without the file's place."""
+        try:
+            made = small(document.images[number], size)
+        except InputError:
+            said = "cannot be shown: check the data"
+            raise InputError(f"document {document.id!r}: picture {number}: {said}") from None
         with self._lock:
             self._held += len(made.content) - len(self._known.get((row, number, size), Encoded(b"", "")).content)
             self._known[row, number, size] = made
@@ -50,13 +54,10 @@ class Thumbnails:
         return made
 
 
-def encode_small(document: Document, number: int, size: Size) -> Encoded:
-    """What is wrong is said without the place of the file."""
+def small(reference: str, size: Size) -> Encoded:
+    """A picture scaled down."""
     side = _SIDE[size]
-    try:
-        page = open_image(document.images[number], _OVERSAMPLING * side * side)
-    except InputError:
-        raise InputError(f"document {document.id!r}: picture {number}: cannot be shown: check the data") from None
+    page = open_image(reference, _OVERSAMPLING * side * side)
     page.thumbnail((side, side), Image.Resampling.LANCZOS)
     return encode_png(page) if page.width * page.height <= _LOSSLESS else _encoded(page, "JPEG", quality=85)
 

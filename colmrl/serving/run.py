@@ -39,11 +39,16 @@ def url_of(host: str, taken: socket.socket) -> str:
     return f"http://{shown}:{taken.getsockname()[1]}"
 
 
-def serve(desk: Desk, taken: socket.socket, host: str, ready: Callable[[], None]) -> None:
-    """Until Ctrl-C (or SIGTERM). `ready` is called when it answers."""
-    app = create_app(desk, loopback_names(host))
+def serve(
+    desk: Desk,
+    taken: socket.socket,
+    host: str,
+    ready: Callable[[], None],
+    begun: Callable[[uvicorn.Server], None] = lambda _: None,
+) -> None:
+    """Until Ctrl-C (or SIGTERM). `ready` is called when it answers; `begun` with what `should_exit` can be set on."""
     config = uvicorn.Config(
-        app,
+        create_app(desk, loopback_names(host)),
         log_level="warning",
         access_log=False,
         ws="none",
@@ -53,6 +58,7 @@ def serve(desk: Desk, taken: socket.socket, host: str, ready: Callable[[], None]
         timeout_graceful_shutdown=_LAST_WORDS_S,
     )
     server = _Server(config, ready)
+    begun(server)
     try:
         server.run(sockets=[taken])
     except KeyboardInterrupt:

@@ -4,7 +4,7 @@ const $ = id => document.getElementById(id);
 const number = new Intl.NumberFormat("en");
 const OWN = "…";
 const state = { q: "", picture: "", view: "", against: "", k: "12", exact: "", rerank: "" };
-let about = null, panels = [], pictureUrl = "";
+let about = null, panels = [];
 
 function make(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -110,10 +110,9 @@ class Panel {
 
   time({ ms, encoded_now, index }) {
     const names = ["search", "encode", "rerank"].filter(name => ms[name] !== undefined);
-    this.times.replaceChildren(...names.map(name => make("span", {
-      className: name + (name === "encode" && !encoded_now ? " kept" : ""),
-      title: name === "encode" && !encoded_now ? "encoded before, for another view" : "",
-    }, `${name} ${milliseconds(ms[name])}` + (name === "search" ? (index ? ` by ${index}` : "") : ""))));
+    const said = name => name === "encode" && !encoded_now ? "encoded before"
+      : `${name} ${milliseconds(ms[name])}` + (name === "search" && index ? ` by ${index}` : "");
+    this.times.replaceChildren(...names.map(name => make("span", { className: name }, said(name))));
     this.results.dataset.ms = ms.search;
   }
 
@@ -122,7 +121,8 @@ class Panel {
     const before = other?.found && new Map(other.found.results.map(one => [one.row, one.rank]));
     this.results.replaceChildren(...this.found.results.map((one, place) => {
       const sight = make("span", { className: "sight" }, one.pictures
-        ? make("img", { src: thumbnail(one.row, 0, "small"), loading: "lazy", decoding: "async", alt: "" })
+        ? make("img", { src: thumbnail(one.row, 0, "small"), loading: "lazy", decoding: "async", alt: "",
+                        onload: event => this.shape(event.target) })
         : make("span", { className: "words" }, one.text), make("span", { className: "rank" }, String(one.rank)));
       if (before) sight.append(moved(before.get(one.row), one.rank));
       const name = make("b", {}, make("span", {}, one.id), make("span", { className: "score" }, one.score.toFixed(3)));
@@ -133,6 +133,11 @@ class Panel {
       card.dataset.id = one.id;
       return make("li", {}, card);
     }));
+  }
+
+  shape({ naturalWidth, naturalHeight }) {  // all cards as the first picture that came: pages mostly have one shape
+    if (!this.shaped) this.results.style.setProperty("--shape", Math.min(1.6, Math.max(0.7, naturalWidth / naturalHeight)));
+    this.shaped = true;
   }
 
   walk(event) {
@@ -176,6 +181,7 @@ async function show() {
   $("exact").checked = state.exact === "1";
   $("rerank").checked = state.rerank !== "0";
   $("picture").hidden = !state.picture;
+  if (state.picture) $("picture").querySelector("img").src = `/api/pictures/${state.picture}`;
   $("begin").hidden = asked();
   document.title = state.q ? `${state.q} – colmrl` : "colmrl";
   const keys = state.against ? ["view", "against"] : ["view"];
@@ -186,8 +192,10 @@ async function show() {
   }
   $("panels").className = state.against ? "two" : "";
   $("compare").ariaPressed = String(Boolean(state.against));
-  for (const panel of panels) await panel.run();  // one after another: their times are not to disturb each other
-  panels.forEach((panel, place) => panel.draw(place ? panels[0] : null));
+  for (const panel of panels) {  // one after another: their times are not to disturb each other
+    await panel.run();
+    panel.draw(panel === panels[0] ? null : panels[0]);
+  }
   const found = panels[0].found;
   $("said").textContent = found ? `${found.results.length} results, ${milliseconds(found.ms.search)}` : "";
   document.body.dataset.shown = location.search;
@@ -203,9 +211,6 @@ async function send(file) {
   panels[0].root.classList.add("waiting");
   try {
     const { picture } = await ask("/api/pictures", { method: "POST", body: file, headers: { "content-type": file.type } });
-    if (pictureUrl) URL.revokeObjectURL(pictureUrl);
-    pictureUrl = URL.createObjectURL(file);
-    $("picture").querySelector("img").src = pictureUrl;
     await go({ picture, q: $("query").value.trim() });
   } catch (error) {
     panels[0].done();
@@ -357,6 +362,9 @@ async function begin() {
   $("rerank-with").hidden = !about.reranker;
   $("rerank-with").querySelector("span").textContent = `rerank with ${about.reranker}`;
   $("exact-too").hidden = !about.indexes.length;
+  const ways = about.sees_pictures ? "by a text, a picture, or both" : "by a text";
+  $("begin").querySelector("h1").textContent = `Search ${number.format(about.documents)} documents ${ways}`;
+  $("begin").querySelector("p").hidden = !about.examples.length;
   $("examples").replaceChildren(...about.examples.map(text => make("button", { type: "button", onclick: () => go({ q: text }) }, text)));
   listen();
   read();
