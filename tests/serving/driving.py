@@ -33,19 +33,17 @@ def served(config, store, indexes=(), view=None, host="127.0.0.1", **answerer):
 
 
 def sent(url, method="GET", path="/", body=None, headers=None):
-    """(status, headers, body) of one request, its path as it is given."""
+    """(status, headers in lower case, body) of one request; its path goes as it is."""
     address = urlsplit(url)
     connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
     try:
         connection.putrequest(method, path, skip_host="Host" in (headers or {}), skip_accept_encoding=True)
-        for name, value in ({"Content-Length": str(len(body))} if body is not None else {} | {}).items():
-            if name not in (headers or {}):
-                connection.putheader(name, value)
-        for name, value in (headers or {}).items():
+        length = {} if body is None else {"Content-Length": str(len(body))}
+        for name, value in (length | (headers or {})).items():
             connection.putheader(name, value)
         connection.endheaders(body)
         answer = connection.getresponse()
-        return answer.status, dict(answer.getheaders()), answer.read()
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
     finally:
         connection.close()
 
