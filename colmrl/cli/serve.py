@@ -38,6 +38,7 @@ def serve(
     from colmrl.showing.answering import Answerer
 
     taken = take(host, port)
+    typer.echo(f"opening {store} and its model", err=True)
     given = [override.partition("=")[0] for override in overrides or []]
     desk = Desk(Answerer(settings, store, checkpoint, rerank, given), index or (), view)
     desk.warm_up()

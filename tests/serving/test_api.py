@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import zlib
 
 import numpy as np
 import pytest
@@ -65,9 +66,12 @@ def test_what_is_found_is_what_colmrl_search_finds(view, server, config, store):
     expected = answer(config, store, Query("query", TEXT), view or "multi@64", k=5)
     assert status == 200 and said["view"] == said["how"] == (view or "multi@64") and said["index"] is None
     assert [one["id"] for one in said["results"]] == [r.document.id for r in expected.results]
-    np.testing.assert_allclose([one["score"] for one in said["results"]], [r.score for r in expected.results], atol=1e-6)
+    np.testing.assert_allclose(
+        [one["score"] for one in said["results"]], [r.score for r in expected.results], atol=1e-6
+    )
     assert [one["rank"] for one in said["results"]] == [1, 2, 3, 4, 5]
-    assert all(one["pictures"] == 1 and one["text"] == r.document.body for one, r in zip(said["results"], expected.results))
+    assert [one["text"] for one in said["results"]] == [r.document.body for r in expected.results]
+    assert all(one["pictures"] == 1 for one in said["results"])
     assert said["ms"]["search"] > 0 and said["ms"]["encode"] > 0 and "rerank" not in said["ms"]
 
 
@@ -96,14 +100,14 @@ def test_an_index_is_used_for_its_view_unless_exactness_is_asked_for(server):
         assert (status, said["index"]) == (200, kind)
 
 
-def test_every_view_that_is_offered_is_served_at_its_price(server, store):
+def test_every_view_that_is_offered_is_served_at_its_price(server, store, sample):
     documents, (_, about) = EmbeddingStore(store / "documents"), asked(server[0], "/api/views")
     assert about["default"] == "multi@64" and about["documents"] == len(documents) == 48
     assert {one["kind"] for one in about["views"]} == {"kept", "made", "funnel"}
     assert {str(view) for view in documents.views()} < {one["view"] for one in about["views"]}
     assert about["indexes"][0]["view"] == "single@32" and about["indexes"][0]["recall"]["10"] > 0.5
-    queries = {json.loads(line)["text"] for line in (store.parent.parent / "x").open()} if False else None
-    assert queries is None and len(about["examples"]) == 6
+    queries = {json.loads(line)["text"] for line in (sample / "train/queries.jsonl").open()}
+    assert len(about["examples"]) == 6 and set(about["examples"]) <= queries
     for one in about["views"]:
         status, said = asked(server[0], "/api/search", {"query": "red", "view": one["view"], "k": 1})
         views = [stage.view for stage in Plan.parse(one["view"]).stages]
@@ -201,8 +205,6 @@ def bomb(width, height):
     Image.new("1", (8, 8)).save(out, "PNG")
     content = bytearray(out.getvalue())
     content[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
-    import zlib
-
     content[29:33] = zlib.crc32(bytes(content[12:29])).to_bytes(4, "big")
     return bytes(content)
 
@@ -213,7 +215,7 @@ def bomb(width, height):
         (b"", "picture: empty"),
         (b"no picture", "not a readable picture"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "not a readable picture"),
-        (bomb(8000, 7000), f"56,000,000 pixels, more than {MAX_PIXELS:,}".replace("56,000,000", "8,000 × 7,000")),
+        (bomb(8000, 7000), f"too large, 8,000 × 7,000 pixels, more than {MAX_PIXELS:,}"),
         (bomb(60000, 60000), "too large"),
         (bomb(64, 64), "not a readable image"),
     ],
@@ -227,7 +229,7 @@ def test_what_is_no_picture_or_too_large_a_one_is_refused_and_not_kept(content, 
     assert sorted(desk.uploads._names) == before
 
 
-def test_a_picture_that_the_model_refuses_is_said_to_be_so(config, store, tmp_path, server, monkeypatch):
+def test_a_picture_that_the_model_refuses_is_said_to_be_so(tmp_path, server, monkeypatch):
     url, desk = server
     Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
     _, said = upload(url, (tmp_path / "red.png").read_bytes())
@@ -253,7 +255,7 @@ def test_only_the_last_pictures_are_kept_and_in_the_end_none(sample):
     assert not folder.exists()
 
 
-def test_what_breaks_inside_is_not_told(server, monkeypatch, capsys):
+def test_what_breaks_inside_is_not_told(server, monkeypatch):
     url, desk = server
     monkeypatch.setattr(desk, "search", lambda *_: 1 / 0)
     status, said = asked(url, "/api/search", {"query": "red"})

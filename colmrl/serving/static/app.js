@@ -264,7 +264,7 @@ function explain(one, why) {
                    ...why.tokens.map(token => [token.name, token, token.telling])];
   $("tokens").replaceChildren(...choices.map(([name, laid, telling], place) => {
     const chip = make("button", { type: "button", role: "radio", ariaChecked: "false", className: telling ? "telling" : "" }, name);
-    if (laid) chip.append(make("small", {}, laid.max.toFixed(2)));
+    if (laid) chip.append(" ", make("small", {}, laid.max.toFixed(2)));
     chip.onmouseenter = () => draw(laid);
     chip.onmouseleave = () => draw(choices[chosen()][1]);
     chip.onclick = () => choose(place);
