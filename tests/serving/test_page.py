@@ -1,6 +1,7 @@
 """The page in headless Chromium: typed into, clicked, looked at. Its pictures for docs/serve.md are taken here:
 
-COLMRL_SCREENSHOTS=docs/images COLMRL_STORE=outputs/demo/round-2/store .venv/bin/pytest tests/serving/test_page.py
+.venv/bin/colmrl loop --config demo loop.rounds=1 output=outputs/shown     # three minutes of a core
+COLMRL_SCREENSHOTS=docs/images COLMRL_STORE=outputs/shown/round-1/store .venv/bin/pytest tests/serving/test_page.py
 """
 
 import io
@@ -30,6 +31,8 @@ pytestmark = [
 SHOTS, STORE = os.environ.get("COLMRL_SCREENSHOTS"), os.environ.get("COLMRL_STORE")
 DESKTOP, PHONE = (1280, 800), (390, 844)
 TEXT = "cyan cross top left and red circle top right"  # of the demo's queries one that the sizes differ on
+SMALL, LARGE = ("single@64", "multi@128") if STORE else ("single@32", "multi@64")
+IN_DOCS = {"compare", "overlay", "dark", "phone", "phone-overlay"}
 CPU = ["device=cpu", "threads=1"]
 _SETTLED = """return document.body.dataset.shown === location.search && !document.querySelector(".waiting")
   && [...document.images].filter(one => one.offsetParent && one.getAttribute("src"))
@@ -88,7 +91,7 @@ class Page:
     def shoot(self, name):
         """A look, for docs where it is asked for: few colours, for few bytes."""
         shot = Image.open(io.BytesIO(self.driver.get_screenshot_as_png())).convert("RGB")
-        out = Path(SHOTS or self.folder) / f"serve-{name}.png"
+        out = Path(SHOTS if SHOTS and name in IN_DOCS else self.folder) / f"serve-{name}.png"
         shot.quantize(256, dither=Image.Dither.NONE).save(out, optimize=True)
         assert out.stat().st_size < 300_000
         return shot
@@ -126,21 +129,22 @@ def page(request, tmp_path_factory):
 
 
 def test_typing_and_enter_find_what_colmrl_search_finds_at_every_view_that_is_chosen(page):
+    price = f"{4 * int(SMALL.removeprefix('single@'))} bytes a document"
     page.go().shoot("begin")
     assert len(page.all("#examples button")) == 6 and page.found() == []
-    page.choose("single@32").ask(TEXT)
+    page.choose(SMALL).ask(TEXT)
     single, single_ms = page.found(), page.ms()
-    assert single == page.by_command(TEXT, "single@32") and len(single) == 12
-    assert page.text(".bytes") == "128 bytes a document" and "encode" in page.text(".times")
+    assert single == page.by_command(TEXT, SMALL) and len(single) == 12
+    assert page.text(".bytes") == price and "encode" in page.text(".times")
     page.shoot("single")
-    page.choose("multi@64")
+    page.choose(LARGE)
     multi, said = page.found(), page.text(".times")
-    assert multi == page.by_command(TEXT, "multi@64") and multi != single
-    assert page.text(".bytes") != "128 bytes a document" and "encoded before" in said
+    assert multi == page.by_command(TEXT, LARGE) and multi != single
+    assert page.text(".bytes") != price and "encoded before" in said
     assert page.ms() > 0 and page.ms() != single_ms
     page.fits().shoot("multi")
     page.driver.back()
-    assert page.settle().found() == single and "view=single%4032" in page.driver.current_url
+    assert page.settle().found() == single and SMALL.replace("@", "%40") in page.driver.current_url
     page.driver.refresh()
     assert page.settle().found() == single and page.one("#query").get_attribute("value") == TEXT
 
@@ -161,14 +165,14 @@ def test_a_view_or_funnel_of_ones_own_is_typed(page):
 
 
 def test_two_views_side_by_side(page):
-    page.go(f"?q={TEXT.replace(' ', '+')}&view=single@32")
+    page.go(f"?q={TEXT.replace(' ', '+')}&view={SMALL}")
     page.one("#query").send_keys("\ue00c")  # Escape: out of the field
     page.press("c")
     page.settle()
     assert len(page.all(".panel")) == 2
-    page.choose("multi@64", 1)
+    page.choose(LARGE, 1)
     one, two = page.found(0), page.found(1)
-    assert two == page.ids(TEXT, "multi@64") and one != two
+    assert two == page.ids(TEXT, LARGE) and one != two
     marks = [mark.text for mark in page.all(".moved")]
     for place, (name, mark) in enumerate(zip(two, marks, strict=True)):
         was = one.index(name) - place if name in one else None
@@ -180,18 +184,18 @@ def test_two_views_side_by_side(page):
 
 
 def test_a_picture_is_looked_for(page):
-    path = page.answerer.ask(Query("query", TEXT), Plan.parse("multi@64"), 3).results[2].document.images[0]
-    page.go("?view=single@32").one("#file").send_keys(path)
+    path = page.answerer.ask(Query("query", TEXT), Plan.parse(LARGE), 3).results[2].document.images[0]
+    page.go(f"?view={SMALL}").one("#file").send_keys(path)
     page.wait("return document.querySelectorAll('.card').length === 12").settle()
-    assert page.found() == page.ids("", "single@32", path)
+    assert page.found() == page.ids("", SMALL, path)
     assert page.one("#picture img").is_displayed()
     page.shoot("picture")
     page.ask("red")
-    assert page.found() == page.ids("red", "single@32", path)
+    assert page.found() == page.ids("red", SMALL, path)
     page.driver.refresh()  # the picture's name is in the address
     assert page.settle().one("#picture img").is_displayed() and len(page.found()) == 12
     page.one("#picture button").click()
-    assert page.settle().found() == page.ids("red", "single@32")
+    assert page.settle().found() == page.ids("red", SMALL)
     text = page.folder / "text.png"
     text.write_text("no picture")
     page.one("#file").send_keys(str(text))
@@ -201,8 +205,8 @@ def test_a_picture_is_looked_for(page):
 
 
 def test_a_click_shows_what_a_page_matched_by(page):
-    page.go(f"?q={TEXT.replace(' ', '+')}&view=multi@64")
-    answered = page.answerer.ask(Query("query", TEXT), Plan.parse("multi@64"), 2)
+    page.go(f"?q={TEXT.replace(' ', '+')}&view={LARGE}")
+    answered = page.answerer.ask(Query("query", TEXT), Plan.parse(LARGE), 2)
     first, second = answered.results
     explained, picture = explain(answered, first), open_image(first.document.images[0])
     page.one(".card").click()
@@ -252,11 +256,11 @@ def test_what_is_loading_is_seen_to(page, monkeypatch):
 
 
 def test_it_is_readable_on_a_phone_and_in_the_dark(page):
-    address = f"?q={TEXT.replace(' ', '+')}&view=multi@64"
+    address = f"?q={TEXT.replace(' ', '+')}&view={LARGE}"
     page.go(address, PHONE).fits().shoot("phone")
     page.one(".card").click()
     page.wait("return document.querySelectorAll('#tokens button').length > 2").settle().fits().shoot("phone-overlay")
     light = np.asarray(page.go(address).shoot("light"), dtype=int)[-20:].mean()
     dark = np.asarray(page.go(address, dark=True).fits().shoot("dark"), dtype=int)[-20:].mean()
     assert light > 200 and dark < 60
-    page.go(address + "&against=single@32", PHONE).fits()
+    page.go(address + f"&against={SMALL}", PHONE).fits()
