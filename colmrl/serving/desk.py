@@ -102,7 +102,7 @@ class Desk:
         query = self._query(text, picture)
         encoded = self._encode(query)
         answered = self.answerer.ask(query, plan, k, index, encoded.embeddings, rerank)
-        ms = answered.ms | {"encode": encoded.ms}
+        ms = {**answered.ms, "encode": encoded.ms}
         return {
             "query": query.text,
             "picture": picture,

@@ -38,11 +38,13 @@ def bytes_of(documents: EmbeddingStore, plan: Plan) -> float:
 def offers(documents: EmbeddingStore) -> list[Offer]:
     """Not all that can be asked for, which would be too many to choose from."""
     kept = documents.views()
-    made = [view for view in _made(documents) if view not in kept]
-    plans: list[tuple[Kind, Plan]] = [("kept", Plan.of(view)) for view in kept]
-    plans += [("made", Plan.of(view)) for view in dict.fromkeys(made)]
-    plans += [("funnel", plan) for plan in _funnels(kept)]
-    return [Offer(plan, kind, bytes_of(documents, plan)) for kind, plan in plans]
+    made = list(dict.fromkeys(view for view in _made(documents) if view not in kept))
+    of_kind: dict[Kind, list[Plan]] = {
+        "kept": [Plan.of(view) for view in kept],
+        "made": [Plan.of(view) for view in made],
+        "funnel": _funnels(kept),
+    }
+    return [Offer(plan, kind, bytes_of(documents, plan)) for kind, plans in of_kind.items() for plan in plans]
 
 
 def _made(documents: EmbeddingStore) -> Iterator[View]:

@@ -272,7 +272,9 @@ function explain(one, why) {
   }));
   const chosen = () => [...$("tokens").children].findIndex(chip => chip.ariaChecked === "true");
   const choose = place => {
-    [...$("tokens").children].forEach((chip, i) => { chip.ariaChecked = String(i === place); });
+    const chips = [...$("tokens").children];
+    chips.forEach((chip, i) => { chip.ariaChecked = String(i === place); chip.tabIndex = i === place ? 0 : -1; });
+    if (chips.includes(document.activeElement)) chips[place].focus();
     draw(choices[place][1]);
   };
   opened.step = by => choose((chosen() + by + choices.length) % choices.length);
