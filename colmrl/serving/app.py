@@ -60,7 +60,7 @@ class Times:
 
 def create_app(desk: Desk, hosts: frozenset[str] | None, times: Times | None = None) -> Guard:
     """`hosts`: the names that it answers to; None: any."""
-    times = times or Times()
+    times, about = times or Times(), desk.views()
     model, pages = OneAtATime(times.answer_s), ThreadPoolExecutor(_DECODED, thread_name_prefix="pages")
 
     @asynccontextmanager
@@ -75,7 +75,7 @@ def create_app(desk: Desk, hosts: frozenset[str] | None, times: Times | None = N
 
     @app.get("/api/views")
     async def views() -> dict[str, Any]:
-        return await model.run(desk.views)
+        return about
 
     @app.post("/api/search")
     async def search(asked: Question) -> dict[str, Any]:

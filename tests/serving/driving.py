@@ -24,11 +24,11 @@ def served(config, store, indexes=(), view=None, host="127.0.0.1", **answerer):
     thread = threading.Thread(target=run.serve, args=(desk, taken, host, ready.set, servers.append))
     thread.start()
     try:
-        assert ready.wait(30)
+        assert ready.wait(120)
         yield run.url_of(host, taken), desk
     finally:
         servers[0].should_exit = True
-        thread.join(30)
+        thread.join(120)
         assert not thread.is_alive()
 
 

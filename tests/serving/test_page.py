@@ -48,7 +48,7 @@ class Page:
         self.driver.get(self.url + "/" + address)
         return self.settle()
 
-    def wait(self, script, seconds=30):
+    def wait(self, script, seconds=120):
         """Until a script says so, which must not take long."""
         end = time.monotonic() + seconds
         while not self.driver.execute_script(script):

@@ -260,5 +260,5 @@ def test_ctrl_c_ends_it_cleanly(store):
     url = process.stdout.readline().split()[0]
     assert asked(url, "/api/search", {"query": "red"})[0] == 200
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=120)
     assert process.returncode == 0 and "Traceback" not in said and "Error" not in said, said
