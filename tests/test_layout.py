@@ -38,6 +38,7 @@ ORDER += [
     "search",
     "reranking",
     "showing",
+    "serving",
     "mining",
     "evaluation",
     "training",

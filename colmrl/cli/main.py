@@ -16,6 +16,7 @@ from colmrl.cli.mine import mine, mine_app
 from colmrl.cli.prepare import prepare_app
 from colmrl.cli.report import report, report_app
 from colmrl.cli.search import search, search_app
+from colmrl.cli.serve import serve, serve_app
 from colmrl.cli.store import store_app
 from colmrl.cli.train import train, train_app
 
@@ -25,6 +26,7 @@ for name, command, own in (
     ("encode", encode, encode_app),
     ("index", index, index_app),
     ("search", search, search_app),
+    ("serve", serve, serve_app),
     ("mine", mine, mine_app),
     ("frontier", frontier, frontier_app),
     ("loop", loop, loop_app),

@@ -3,6 +3,7 @@ what comes out as files.
 """
 
 import json
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -71,7 +72,7 @@ class Answer:
 
 class Answerer:
     """A store with its model, its data and a reranker, opened when first needed and asked any number of times; by one
-    thread at a time.
+    thread at a time, save for `record`.
 
     `checkpoint`, and the data (data.path): None for where they were when the store was made. InputError where either is
     another now. `rerank`: a reranker for the first `rerank.top_k` (at least `k`), with its settings of use that were
@@ -89,6 +90,7 @@ class Answerer:
         self._config, self._rerank, self._given = config, rerank, given
         self.documents = EmbeddingStore(Path(store) / "documents")
         self._checkpoint = Path(checkpoint or self.documents.manifest.checkpoint)
+        self._reading = threading.Lock()  # of one file, by seek and read
         self._finders: dict[tuple[View, Path | None], tuple[Finder, int]] = {}  # and bytes held, the last used last
 
     @cached_property
@@ -143,7 +145,8 @@ class Answerer:
     def record(self, row: int) -> Document:
         """A document of the store, which must be what was encoded."""
         name, documents = self.documents.ids[row], self.collection.documents
-        record = documents.named(name) if name in documents.position else None
+        with self._reading:
+            record = documents.named(name) if name in documents.position else None
         if record is None or record_hash(record) != self._stated[name][1]:
             said = "is another document now" if record else "is not there"
             data = self._config.data.path or self.documents.manifest.data

@@ -52,6 +52,17 @@ class Explanation:
         contrast = self.heats.max((1, 2)) - self.heats.mean((1, 2))
         return sorted(np.argsort(-contrast)[:_WORDS].tolist()) if self.names else []
 
+    @property
+    def scale(self) -> tuple[float, float]:
+        """The similarities that have the first and the last colour, the same for every token."""
+        telling = self.telling()
+        heats = self.heats[telling] if telling else self.heats
+        return float(heats.min()), float(heats.max())
+
+    @property
+    def mean_scale(self) -> tuple[float, float]:
+        return float(self.mean.min()), float(self.mean.max())
+
 
 def explain(answered: Answer, result: Result) -> Explanation:
     """InputError where there is nothing to paint on."""
@@ -89,15 +100,22 @@ def on_page(similarity: Float[Tensor, "q m"], positions: Float[Tensor, "m 2"]) -
     return heats.numpy()
 
 
-def paint(picture: Image.Image, heat: Float[np.ndarray, "rows columns"], low: float, high: float) -> Image.Image:
-    """The picture in grey; over each cell its colour, the stronger the more similar."""
+def colours(heat: Float[np.ndarray, "rows columns"], low: float, high: float) -> Float[np.ndarray, "rows columns 4"]:
+    """Of each cell red, green, blue and how much of it is seen, all of 1: the stronger the more similar."""
     from matplotlib import colormaps
 
+    share = np.clip((heat - low) / max(high - low, 1e-9), 0, 1)
+    cells = colormaps["turbo"](share)
+    cells[..., 3] = _FAINTEST + (_STRONGEST - _FAINTEST) * share
+    return cells
+
+
+def paint(picture: Image.Image, heat: Float[np.ndarray, "rows columns"], low: float, high: float) -> Image.Image:
+    """The picture in grey; over each cell its colour."""
     rows = np.arange(picture.height) * heat.shape[0] // picture.height
     columns = np.arange(picture.width) * heat.shape[1] // picture.width
-    share = np.clip((heat - low) / max(high - low, 1e-9), 0, 1)[rows[:, None], columns]
-    colour = 255 * colormaps["turbo"](share)[..., :3]
-    seen = (_FAINTEST + (_STRONGEST - _FAINTEST) * share)[..., None]
+    cells = colours(heat, low, high)[rows[:, None], columns]
+    colour, seen = 255 * cells[..., :3], cells[..., 3:]
     grey = np.asarray(picture.convert("L"), dtype=np.float64)[..., None]
     return Image.fromarray((grey * (1 - seen) + colour * seen).round().astype(np.uint8))
 
@@ -127,13 +145,10 @@ def picture_of(answered: Answer, result: Result) -> Image.Image:
     page = page.resize(
         (max(1, round(page.width * scale)), max(1, round(page.height * scale))), Image.Resampling.LANCZOS
     )
-    telling = explained.telling()
-    of_tokens = explained.heats[telling] if telling else explained.heats
-    shared = float(of_tokens.min()), float(of_tokens.max())
     panels = [_Panel(f"{result.rank}  {result.score:.3f}", page)]
-    panels += [_Panel.of(explained.names[i], page, explained.heats[i], shared) for i in telling]
+    panels += [_Panel.of(explained.names[i], page, explained.heats[i], explained.scale) for i in explained.telling()]
     name = f"mean of {len(explained.names)} tokens" if explained.names else "mean of the whole query"
-    panels.append(_Panel.of(name, page, explained.mean, (float(explained.mean.min()), float(explained.mean.max()))))
+    panels.append(_Panel.of(name, page, explained.mean, explained.mean_scale))
     title = f"{answered.query.text}   →   {result.document.id}".strip()
     type_ = Typesetter(title + "".join(panel.label for panel in panels))
     width = len(panels) * (_WIDTH + _GAP) + _GAP
