@@ -35,6 +35,7 @@ ORDER += [
     "store",
     "encoding",
     "search",
+    "database",
     "reranking",
     "showing",
     "mining",

@@ -13,13 +13,15 @@ from colmrl.config import Config
 from colmrl.data.fingerprint import record_hash
 from colmrl.data.reading import read_collection
 from colmrl.data.records import Document, Query
+from colmrl.database import Address, open_database
+from colmrl.database.address import is_database
 from colmrl.encoding import embed
 from colmrl.errors import InputError
 from colmrl.files import write_text, write_whole
 from colmrl.models.retriever import Embeddings, Retriever, fingerprint, read_description
 from colmrl.reranking.opening import open_judge
 from colmrl.runtime import use_torch
-from colmrl.search import Asked, Plan, Ranking, open_searcher
+from colmrl.search import Asked, Plan, Ranking, Searcher, open_searcher
 from colmrl.search.index_files import read_facts
 from colmrl.store import EmbeddingStore
 from colmrl.store.writer import live_rows
@@ -67,23 +69,19 @@ def answer(
     store: str | Path,
     query: Query,
     view: str | None = None,
-    index: Path | None = None,
+    index: str | Path | None = None,
     k: int = 10,
     checkpoint: str | Path | None = None,
     rerank: str | None = None,
     given: Sequence[str] = (),
 ) -> Answer:
-    """`view` may be a funnel; None: what the index is of, or the store's first. `checkpoint`, and the data: None for
+    """`view` may be a funnel; None: what the index is of, or the store's first. `index`: a folder that colmrl index
+    wrote, or the address of a database (`database.address`). `checkpoint`, and the data: None for
     where they were when the store was made. Raises InputError where either is another now. `rerank`: a reranker for the
     first `rerank.top_k` (at least `k`), with its settings of use that were `given`.
     """
     documents = EmbeddingStore(Path(store) / "documents")
-    if view is None:
-        plan = Plan.of(View.parse(read_facts(index)[0].view) if index else documents.views()[0])
-    else:
-        plan = Plan.parse(view)
-    settings = config.index
-    searcher = open_searcher(documents, plan, settings.gpu, index, settings.probes, settings.candidates)
+    plan, searcher = _opened(config, documents, view, index)
     model = _load(config, documents, Path(checkpoint or documents.manifest.checkpoint))
     embedded = embed(model, "queries", [query], 1)
     depth = max(k, config.rerank.top_k) if rerank else k
@@ -93,6 +91,20 @@ def answer(
         return Answer(query, embedded, plan, str(plan), results, model, documents)
     name, results = _reranked(config, rerank, given, query, results, documents)
     return Answer(query, embedded, plan, f"{plan}, reranked by {name}", results[:k], model, documents)
+
+
+def _opened(
+    config: Config, documents: EmbeddingStore, view: str | None, index: str | Path | None
+) -> tuple[Plan, Searcher]:
+    settings = config.index
+    plan = Plan.parse(view) if view is not None else None
+    if index is not None and is_database(str(index)):
+        address = Address.parse(str(index))
+        return open_database(documents, plan, address, gpu=settings.gpu, candidates=settings.candidates)
+    index = Path(index) if index is not None else None
+    if plan is None:
+        plan = Plan.of(View.parse(read_facts(index)[0].view) if index else documents.views()[0])
+    return plan, open_searcher(documents, plan, settings.gpu, index, settings.probes, settings.candidates)
 
 
 def answer_all(

@@ -1,0 +1,82 @@
+"""Whether a database finds what exact search finds: the same queries asked of both, one at a time."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from colmrl.config import Config
+from colmrl.database.address import Address
+from colmrl.database.connecting import connect
+from colmrl.database.searching import open_database
+from colmrl.search import Plan, open_searcher
+from colmrl.search.building import drawn, queries_of, recall_at
+from colmrl.store import EmbeddingStore
+from colmrl.view import View
+
+_BEST = 10
+_CANDIDATES = 100  # of a funnel's first stage
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """`recall`: of exact search's ten best at the last view; `difference`: the most, of scores that both gave."""
+
+    plan: Plan
+    queries: int
+    recall: float
+    difference: float
+    query_ms: float
+    exact_ms: float
+
+
+def agreements(
+    config: Config, store: str | Path, views: Sequence[View], address: Address, token: str | None, queries: int
+) -> list[Agreement]:
+    """Of each view, and of funnels from the first single view to each multi one."""
+    documents, collection = EmbeddingStore(Path(store) / "documents"), connect(address, token)
+    config = replace(config, index=replace(config.index, queries=queries))
+    single = [view for view in views if view.head == "single"][:1]
+    funnels = [f"{one}/{_CANDIDATES}+{view}" for one in single for view in views if view.head == "multi"]
+    plans = [*map(Plan.of, views), *map(Plan.parse, funnels)]
+    found = []
+    try:
+        for plan in plans:
+            asked = drawn(queries_of(Path(store)), documents, plan.view, config)
+            if asked.single is None and len(plan.stages) > 1:
+                continue  # documents in the place of queries have the vectors of one head
+            _, ours = open_database(documents, plan, address, token, config.index.gpu, opened=collection)
+            exact = open_searcher(documents, Plan.of(plan.view), config.index.gpu)
+            times: tuple[list[float], list[float]] = [], []
+            rankings = []
+            for row in range(len(asked)):
+                for searcher, into in zip((ours, exact), times, strict=True):
+                    started = time.perf_counter()
+                    rankings.append(searcher.rank(asked.rows([row]), _BEST))
+                    into.append(time.perf_counter() - started)
+            one, other = rankings[::2], rankings[1::2]
+            recall = recall_at(
+                _BEST,
+                np.concatenate([ranking.positions for ranking in one]),
+                np.concatenate([ranking.positions for ranking in other]),
+            )
+            apart = _apart([ranking.run() for ranking in one], [ranking.run() for ranking in other])
+            ms, exact_ms = (1e3 * statistics.median(each) for each in times)
+            found.append(Agreement(plan, len(asked), recall, apart, ms, exact_ms))
+    finally:
+        collection.close()
+    return found
+
+
+def _apart(one: Sequence[dict[str, dict[str, float]]], other: Sequence[dict[str, dict[str, float]]]) -> float:
+    both = [
+        abs(score - theirs[query][name])
+        for ours, theirs in zip(one, other, strict=True)
+        for query, scores in ours.items()
+        for name, score in scores.items()
+        if name in theirs[query]
+    ]
+    return max(both, default=0.0)
