@@ -12,7 +12,7 @@ from colmrl.config import Config
 from colmrl.database.address import Address
 from colmrl.database.connecting import connect
 from colmrl.database.searching import open_database
-from colmrl.search import Plan, open_searcher
+from colmrl.search import Asked, Plan, Ranking, Searcher, open_searcher
 from colmrl.search.building import drawn, queries_of, recall_at
 from colmrl.store import EmbeddingStore
 from colmrl.view import View
@@ -42,33 +42,32 @@ def agreements(
     single = [view for view in views if view.head == "single"][:1]
     funnels = [f"{one}/{_CANDIDATES}+{view}" for one in single for view in views if view.head == "multi"]
     plans = [*map(Plan.of, views), *map(Plan.parse, funnels)]
-    found = []
+    found, known = [], {}
     try:
         for plan in plans:
             asked = drawn(queries_of(Path(store)), documents, plan.view, config)
             if asked.single is None and len(plan.stages) > 1:
                 continue  # documents in the place of queries have the vectors of one head
-            _, ours = open_database(documents, plan, address, token, config.index.gpu, opened=collection)
-            exact = open_searcher(documents, Plan.of(plan.view), config.index.gpu)
-            times: tuple[list[float], list[float]] = [], []
-            rankings = []
-            for row in range(len(asked)):
-                for searcher, into in zip((ours, exact), times, strict=True):
-                    started = time.perf_counter()
-                    rankings.append(searcher.rank(asked.rows([row]), _BEST))
-                    into.append(time.perf_counter() - started)
-            one, other = rankings[::2], rankings[1::2]
-            recall = recall_at(
-                _BEST,
-                np.concatenate([ranking.positions for ranking in one]),
-                np.concatenate([ranking.positions for ranking in other]),
-            )
-            apart = _apart([ranking.run() for ranking in one], [ranking.run() for ranking in other])
-            ms, exact_ms = (1e3 * statistics.median(each) for each in times)
-            found.append(Agreement(plan, len(asked), recall, apart, ms, exact_ms))
+            if plan.view not in known:
+                known[plan.view] = _ranked(open_searcher(documents, Plan.of(plan.view), config.index.gpu), asked)
+            _, searcher = open_database(documents, plan, address, token, config.index.gpu, opened=collection)
+            (ours, ms), (exact, exact_ms) = _ranked(searcher, asked), known[plan.view]
+            one, other = (np.concatenate([ranking.positions for ranking in each]) for each in (ours, exact))
+            apart = _apart([ranking.run() for ranking in ours], [ranking.run() for ranking in exact])
+            found.append(Agreement(plan, len(asked), recall_at(_BEST, one, other), apart, ms, exact_ms))
     finally:
         collection.close()
     return found
+
+
+def _ranked(searcher: Searcher, asked: Asked) -> tuple[list[Ranking], float]:
+    """One query at a time; the median of milliseconds."""
+    rankings, times = [], []
+    for row in range(len(asked)):
+        started = time.perf_counter()
+        rankings.append(searcher.rank(asked.rows([row]), _BEST))
+        times.append(time.perf_counter() - started)
+    return rankings, 1e3 * statistics.median(times)
 
 
 def _apart(one: Sequence[dict[str, dict[str, float]]], other: Sequence[dict[str, dict[str, float]]]) -> float:

@@ -6,7 +6,7 @@ Letters: n vectors of a document or query, h dims.
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 from uuid import UUID, uuid5
 
 import numpy as np
@@ -91,6 +91,7 @@ class Stage:
     keep: int
 
 
+@runtime_checkable
 class Collection(Protocol):
     """Of documents; every call that fails for what the user gave is an InputError that names the place."""
 
