@@ -1,9 +1,10 @@
-"""A store in Qdrant, by its engine in this process and by the cluster's client (its own local mode answers)."""
+"""A store in Qdrant, by its engine in this process and by the cluster's client over HTTP (served.py answers)."""
 
 import json
 import os
 import shutil
 import signal
+import threading
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ pytest.importorskip("qdrant_edge")
 pytest.importorskip("qdrant_client")
 
 from made import DOCUMENTS, write_made
-from qdrant_client import QdrantClient
+from served import serve
 
 from colmrl.configure import load_config
 from colmrl.database import Address, cluster, export_index, open_database
@@ -38,12 +39,19 @@ def made(tmp_path_factory):
 pytestmark = pytest.mark.filterwarnings("ignore:Local mode performs exact:UserWarning")
 
 
+@pytest.fixture
+def served():
+    server = serve()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
 @pytest.fixture(params=["embedded", "cluster"])
-def address(request, tmp_path, monkeypatch):
-    if request.param == "embedded":
-        return Address.parse(str(tmp_path / "db"))
-    monkeypatch.setattr(cluster, "_client", lambda address, token: QdrantClient(path=str(tmp_path / "served")))
-    return Address.parse("http://localhost:6333")
+def address(request, tmp_path, served):
+    place = str(tmp_path / "db") if request.param == "embedded" else f"http://127.0.0.1:{served.server_port}"
+    return Address.parse(place)
 
 
 def put(store, address, views="single@16,multi@16", config=CONFIG, **more):
@@ -212,14 +220,13 @@ def test_a_collection_of_something_else_is_refused_and_left_alone(made, tmp_path
     assert points(address) == before
 
 
-def test_a_collection_that_we_did_not_make_is_left_alone(made, tmp_path, monkeypatch):
+def test_a_collection_that_we_did_not_make_is_left_alone(made, tmp_path, served):
     from qdrant_client import models
 
-    client = QdrantClient(path=str(tmp_path / "served"))
-    client.create_collection("documents", vectors_config=models.VectorParams(size=4, distance=models.Distance.DOT))
-    monkeypatch.setattr(cluster, "_client", lambda address, token: client)
+    theirs = models.VectorParams(size=4, distance=models.Distance.DOT)
+    served.qdrant.create_collection("documents", vectors_config=theirs)
     with pytest.raises(InputError, match=r"was not made by colmrl export index: give another --collection"):
-        put(made, Address.parse("http://localhost:6333"))
+        put(made, Address.parse(f"http://127.0.0.1:{served.server_port}"))
     (tmp_path / "db/documents").mkdir(parents=True)
     (tmp_path / "db/documents/letters.txt").write_text("precious")
     with pytest.raises(InputError, match=r"holds something else \(letters.txt\): give another --collection"):
