@@ -18,7 +18,7 @@ from colmrl.store import EmbeddingStore
 from colmrl.view import View
 
 _BEST = 10
-_CANDIDATES = 100  # of a funnel's first stage
+_CANDIDATES = 100  # of a funnel's first stage, where the settings leave them to us
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ def agreements(
     documents, collection = EmbeddingStore(Path(store) / "documents"), connect(address, token)
     config = replace(config, index=replace(config.index, queries=queries))
     single = [view for view in views if view.head == "single"][:1]
-    funnels = [f"{one}/{_CANDIDATES}+{view}" for one in single for view in views if view.head == "multi"]
+    most = config.index.candidates or _CANDIDATES
+    funnels = [f"{one}/{most}+{view}" for one in single for view in views if view.head == "multi"]
     plans = [*map(Plan.of, views), *map(Plan.parse, funnels)]
     found, known = [], {}
     try:

@@ -128,7 +128,7 @@ def _told(address: Address) -> Iterator[None]:
         raise InputError(
             f"{address}: answers {error.status_code} ({said}): is it a Qdrant server, 1.16 or newer?"
         ) from None
-    except (ApiException, ResponseHandlingException) as error:
+    except (ApiException, ResponseHandlingException, ValueError) as error:  # ValueError: an answer that is no JSON
         said = " ".join(str(error).split())
         raise InputError(f"{address.place}: no Qdrant server answers ({said}): start it, or mend the address") from None
 

@@ -1,4 +1,4 @@
-"""A server of Qdrant's REST over its client's local mode: requests go over HTTP, and are read as the API defines them."""
+"""A server of Qdrant's REST over its client's local mode: requests over HTTP, read as the API defines them."""
 
 import json
 import re

@@ -43,16 +43,16 @@ def test_an_address_names_place_collection_and_documents(tmp_path):
     [
         ("", "the database's address is empty"),
         ("localhost:6333", "a folder, or a server? For a server give http://localhost:6333"),
-        ("s3://bucket/pages", r"not a Qdrant server's address: give http\(s\)://HOST:6333"),
+        ("s3://bucket/pages", "not a Qdrant server's address: give http(s)://HOST:6333"),
         ("http://me:geheim@db:6333", "db: a secret in the address: give it as --token, or in QDRANT_API_KEY"),
-        ("db?book", r"\?book: not FIELD=VALUE"),
+        ("db?book", "?book: not FIELD=VALUE"),
         ("db#../other", "collection '../other': not a name"),
     ],
 )
 def test_a_wrong_address_is_said(text, says):
-    with pytest.raises(InputError, match=says) as error:
+    with pytest.raises(InputError) as error:
         Address.parse(text)
-    assert "geheim" not in str(error.value)
+    assert says in str(error.value) and "geheim" not in str(error.value)
 
 
 class _Door(BaseHTTPRequestHandler):
@@ -115,9 +115,7 @@ def test_a_token_is_written_nowhere(made, tmp_path):
 
 def test_search_by_the_database_is_search(store, tmp_path):
     """As a person asks: of the tiny model's store, with a text."""
-    made = call(
-        main_app, "export", "index", "--store", store, "--to", tmp_path / "db", "--views", "single@128,multi@64"
-    )
+    made = call("export", "index", "--store", store, "--to", tmp_path / "db", "--views", "single@128,multi@64")
     assert made.exit_code == 0, made.stderr
     ask = ["search", "--store", store, "--query", "a red circle", "--k", 4, "device=cpu", "index.gpu=false"]
     plan = ["--view", "single@128/20+multi@64"]
