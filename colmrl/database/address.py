@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 from colmrl.errors import InputError
 
 COLLECTION = "documents"
-ABOUT = "colmrl.json"  # in the folder of a collection in this process
+ABOUT = "collection.json"  # in the folder of a collection in this process
 Values = tuple[str | int | bool, ...]
 Where = dict[str, Values]  # field of the payload, meta.book → any of these values
 

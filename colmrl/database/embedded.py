@@ -1,8 +1,8 @@
 """A collection in a folder, by Qdrant's engine in this process (qdrant-edge-py): the segments, write-ahead log,
 quantisation and MaxSim that a server runs.
 
-    PLACE/COLLECTION/colmrl.json    what it is of (a server keeps that as the collection's metadata)
-    PLACE/COLLECTION/shard/         the engine's
+    PLACE/COLLECTION/collection.json    what it is of (a server keeps that as the collection's metadata)
+    PLACE/COLLECTION/shard/             the engine's
 """
 
 import json
