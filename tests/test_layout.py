@@ -36,6 +36,7 @@ ORDER += [
     "store",
     "encoding",
     "search",
+    "database",
     "reranking",
     "showing",
     "serving",

@@ -20,7 +20,9 @@ def search(
     query: Annotated[str, typer.Option(help="What to look for.")] = "",
     image: Annotated[Path | None, typer.Option(help="A picture to look for, with or without a text.")] = None,
     view: Annotated[str | None, typer.Option(help="e.g. multi@128, or a funnel: single@64/1000+multi@128.")] = None,
-    index: Annotated[Path | None, typer.Option(help="The folder that colmrl index wrote; else exactly.")] = None,
+    index: Annotated[
+        str | None, typer.Option(help="What colmrl index wrote, or a database (export index); else exactly.")
+    ] = None,
     k: Annotated[int, typer.Option(min=1, help="Documents to show.")] = 10,
     checkpoint: Annotated[str | None, typer.Option(help="The store's; where it is now.")] = None,
     rerank: Annotated[str | None, typer.Option(help="A reranker, for rerank.top_k (at least k) found.")] = None,

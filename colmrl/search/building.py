@@ -84,9 +84,9 @@ def build_indexes(
         folder = out / f"{view.slug}-{config.index.type}"
         there = (folder / "manifest.json").is_file()
         if there:
-            _go_on(folder, config, documents, _queries(store), view)
+            _go_on(folder, config, documents, queries_of(store), view)
         else:
-            _build(folder, config, documents, _queries(store), view)
+            _build(folder, config, documents, queries_of(store), view)
         found.append(Built(folder, *read_facts(folder), there))
     return found
 
@@ -148,7 +148,7 @@ def _searched(
     candidates = settings.candidates or _CANDIDATES
     refined = view.head == "multi" or settings.type in LOSSY
     finder = open_finder(documents, view, settings.type, index, Opened(probes or 1, candidates, settings.gpu))
-    asked = _drawn(queries, documents, view, config)
+    asked = drawn(queries, documents, view, config)
     recall, query_s, exact_s = _measure(finder.find, exact(documents, view, settings.gpu).find, asked, len(documents))
     facts = {
         "settings": _settings(config),
@@ -242,13 +242,13 @@ def recall_at(k: int, found: Int[np.ndarray, "q n"], best: Int[np.ndarray, "q m"
     return float(np.mean(shares))
 
 
-def _queries(store: Path) -> EmbeddingStore | None:
+def queries_of(store: Path) -> EmbeddingStore | None:
     """The store's queries, where there are any."""
     queries = EmbeddingStore(store / "queries") if (store / "queries" / "manifest.json").is_file() else None
     return queries if queries is not None and len(queries) else None
 
 
-def _drawn(queries: EmbeddingStore | None, documents: EmbeddingStore, view: View, config: Config) -> Asked:
+def drawn(queries: EmbeddingStore | None, documents: EmbeddingStore, view: View, config: Config) -> Asked:
     """Queries to measure with; documents' own vectors where there are no queries."""
     of = documents if queries is None else queries
     rng = np.random.default_rng(config.seed)

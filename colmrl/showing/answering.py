@@ -16,6 +16,8 @@ from colmrl.config import Config
 from colmrl.data.fingerprint import record_hash
 from colmrl.data.reading import read_collection
 from colmrl.data.records import Collection, Document, Query
+from colmrl.database import Address, open_database
+from colmrl.database.address import is_database
 from colmrl.encoding import embed
 from colmrl.errors import InputError
 from colmrl.files import write_text, write_whole
@@ -123,10 +125,13 @@ class Answerer:
         index: Path | None = None,
         embedded: Embeddings | None = None,
         rerank: bool = True,
+        searcher: Searcher | None = None,
     ) -> Answer:
-        """`embedded`: what `encode` gave for the query; `rerank`: by the reranker, where there is one."""
+        """`embedded`: what `encode` gave for the query; `rerank`: by the reranker, where there is one; `searcher`: of
+        the plan, where it is not the store or an index that is searched.
+        """
         clock = _Clock()
-        searcher = self._searcher(plan, index)
+        searcher = searcher or self._searcher(plan, index)
         clock.lap("open")
         embedded = embedded or self.encode(query)
         clock.lap("encode")
@@ -212,19 +217,26 @@ def answer(
     store: str | Path,
     query: Query,
     view: str | None = None,
-    index: Path | None = None,
+    index: str | Path | None = None,
     k: int = 10,
     checkpoint: str | Path | None = None,
     rerank: str | None = None,
     given: Sequence[str] = (),
 ) -> Answer:
-    """`view` may be a funnel; None: what the index is of, or the store's first. The rest as `Answerer` takes it."""
+    """`view` may be a funnel; None: what the index is of, or the store's first. `index`: a folder that colmrl index
+    wrote, or a database (`database.address`). The rest as `Answerer` takes it.
+    """
     answerer = Answerer(config, store, checkpoint, rerank, given)
-    if view is None:
-        plan = Plan.of(View.parse(read_facts(index)[0].view) if index else answerer.documents.views()[0])
-    else:
-        plan = Plan.parse(view)
-    return answerer.ask(query, plan, k, index)
+    plan = Plan.parse(view) if view is not None else None
+    if index is not None and is_database(str(index)):
+        address, settings = Address.parse(str(index)), config.index
+        plan, searcher = open_database(
+            answerer.documents, plan, address, gpu=settings.gpu, candidates=settings.candidates
+        )
+        return answerer.ask(query, plan, k, searcher=searcher)
+    folder = Path(index) if index is not None else None
+    plan = plan or Plan.of(View.parse(read_facts(folder)[0].view) if folder else answerer.documents.views()[0])
+    return answerer.ask(query, plan, k, folder)
 
 
 def answer_all(

@@ -1,0 +1,82 @@
+"""Whether a database finds what exact search finds: the same queries asked of both, one at a time."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from colmrl.config import Config
+from colmrl.database.address import Address
+from colmrl.database.connecting import connect
+from colmrl.database.searching import open_database
+from colmrl.search import Asked, Plan, Ranking, Searcher, open_searcher
+from colmrl.search.building import drawn, queries_of, recall_at
+from colmrl.store import EmbeddingStore
+from colmrl.view import View
+
+_BEST = 10
+_CANDIDATES = 100  # of a funnel's first stage, where the settings leave them to us
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """`recall`: of exact search's ten best at the last view; `difference`: the most, of scores that both gave."""
+
+    plan: Plan
+    queries: int
+    recall: float
+    difference: float
+    query_ms: float
+    exact_ms: float
+
+
+def agreements(
+    config: Config, store: str | Path, views: Sequence[View], address: Address, token: str | None, queries: int
+) -> list[Agreement]:
+    """Of each view, and of funnels from the first single view to each multi one."""
+    documents, collection = EmbeddingStore(Path(store) / "documents"), connect(address, token)
+    config = replace(config, index=replace(config.index, queries=queries))
+    single = [view for view in views if view.head == "single"][:1]
+    most = config.index.candidates or _CANDIDATES
+    funnels = [f"{one}/{most}+{view}" for one in single for view in views if view.head == "multi"]
+    plans = [*map(Plan.of, views), *map(Plan.parse, funnels)]
+    found, known = [], {}
+    try:
+        for plan in plans:
+            asked = drawn(queries_of(Path(store)), documents, plan.view, config)
+            if asked.single is None and len(plan.stages) > 1:
+                continue  # documents in the place of queries have the vectors of one head
+            if plan.view not in known:
+                known[plan.view] = _ranked(open_searcher(documents, Plan.of(plan.view), config.index.gpu), asked)
+            _, searcher = open_database(documents, plan, address, token, config.index.gpu, opened=collection)
+            (ours, ms), (exact, exact_ms) = _ranked(searcher, asked), known[plan.view]
+            one, other = (np.concatenate([ranking.positions for ranking in each]) for each in (ours, exact))
+            apart = _apart([ranking.run() for ranking in ours], [ranking.run() for ranking in exact])
+            found.append(Agreement(plan, len(asked), recall_at(_BEST, one, other), apart, ms, exact_ms))
+    finally:
+        collection.close()
+    return found
+
+
+def _ranked(searcher: Searcher, asked: Asked) -> tuple[list[Ranking], float]:
+    """One query at a time; the median of milliseconds."""
+    rankings, times = [], []
+    for row in range(len(asked)):
+        started = time.perf_counter()
+        rankings.append(searcher.rank(asked.rows([row]), _BEST))
+        times.append(time.perf_counter() - started)
+    return rankings, 1e3 * statistics.median(times)
+
+
+def _apart(one: Sequence[dict[str, dict[str, float]]], other: Sequence[dict[str, dict[str, float]]]) -> float:
+    both = [
+        abs(score - theirs[query][name])
+        for ours, theirs in zip(one, other, strict=True)
+        for query, scores in ours.items()
+        for name, score in scores.items()
+        if name in theirs[query]
+    ]
+    return max(both, default=0.0)
