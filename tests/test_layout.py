@@ -34,6 +34,7 @@ ORDER += [
     "preparing",
     "store",
     "encoding",
+    "exporting",
     "search",
     "reranking",
     "showing",
