@@ -5,7 +5,7 @@ from colmrl.cli.convert import convert
 from colmrl.cli.data import data_app
 from colmrl.cli.encode import encode, encode_app
 from colmrl.cli.evaluate import eval_app
-from colmrl.cli.export import export
+from colmrl.cli.export import export_app
 from colmrl.cli.frontier import frontier, frontier_app
 from colmrl.cli.index import index, index_app
 from colmrl.cli.leaderboard import leaderboard, leaderboard_app
@@ -34,7 +34,12 @@ for name, command, own in (
     ("merge", merge, merge_app),
 ):
     main_app.command(name, context_settings=SETTINGS, short_help=own.info.help)(command)
-for plain in (convert, export):
-    main_app.command(context_settings=SETTINGS)(plain)
-for name, group in (("eval", eval_app), ("data", data_app), ("store", store_app), ("prepare", prepare_app)):
+main_app.command(context_settings=SETTINGS)(convert)
+for name, group in (
+    ("eval", eval_app),
+    ("data", data_app),
+    ("store", store_app),
+    ("prepare", prepare_app),
+    ("export", export_app),
+):
     main_app.add_typer(group, name=name, short_help=group.info.help)

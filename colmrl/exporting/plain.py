@@ -6,11 +6,13 @@ values that its 4 bits stand for; 8-bit layers (LLM.int8()) also round their inp
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import save_torch_state_dict
 from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
@@ -54,6 +56,14 @@ class Plain:
     def save_model(self, out: Path) -> None:
         with no_bars():
             self.model.save_pretrained(out)
+
+    def save_as(self, out: Path, architecture: str, prefix: str, more: Mapping[str, Tensor], **config: Any) -> None:
+        """Under another class's name, its own tensors' names after `prefix`, with `more` tensors beside them."""
+        self.model.config.save_pretrained(out)
+        settings = json.loads((out / "config.json").read_text()) | {"architectures": [architecture], **config}
+        write_json(out / "config.json", settings)
+        tensors = {f"{prefix}{name}": tensor for name, tensor in self.model.state_dict().items()}
+        save_torch_state_dict({**tensors, **{name: tensor.to(self.dtype) for name, tensor in more.items()}}, out)
 
     def save_processor(self, out: Path) -> None:
         self.processor.save_pretrained(out)
@@ -112,7 +122,9 @@ def prompts_around(description: Description) -> dict[str, tuple[str, str]]:
     for role in ("query", "document"):
         prompt = getattr(description.model, f"{role}_prompt")
         if prompt.count("{text}") != 1:
-            raise InputError(f"model.{role}_prompt: {prompt!r}: has {{text}} not once: such a prompt cannot be exported")
+            raise InputError(
+                f"model.{role}_prompt: {prompt!r}: has {{text}} not once: such a prompt cannot be exported"
+            )
         before, _, after = prompt.partition("{text}")
         around[role] = before, after
     return around
