@@ -43,9 +43,9 @@ def model(
         return
     if to is None:
         raise InputError(f"{checkpoint}: --to: not given: name a layout, e.g. --to sentence-transformers")
-    from colmrl.exporting.run import Asked, export
+    from colmrl.exporting.run import asked_for, export
 
-    typer.echo(export(checkpoint, Asked(to, head, adapter, license), out))  # pyright: ignore[reportArgumentType]
+    typer.echo(export(checkpoint, asked_for(to, head, adapter, license), out))
     if push is not None:
         _push(out, push, yes)
 

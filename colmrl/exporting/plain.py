@@ -7,7 +7,7 @@ values that its 4 bits stand for; 8-bit layers (LLM.int8()) also round their inp
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class Plain:
     model: Any  # transformers' own, merged
     processor: Any
     single: Float[Tensor, "dim h"] | None  # None: no such head, or pooled states are the vector as they are
-    multi: Float[Tensor, "dim h"] | None  # None: no such head
+    multi: Float[Tensor, "m h"] | None  # None: no such head
 
     @property
     def sees_pictures(self) -> bool:
@@ -74,6 +74,7 @@ def load_plain(checkpoint: str | Path) -> Plain:
     """A retriever's checkpoint, merged. InputError where it is none."""
     checkpoint = Path(checkpoint)
     description = read_description(checkpoint)
+    check_settings(description)
     retriever = Retriever.load(checkpoint).eval()
     if description.model.quantization:
         _dequantise(retriever, checkpoint)
@@ -88,6 +89,27 @@ def load_plain(checkpoint: str | Path) -> Plain:
         _single(retriever),
         retriever.multi.projection.weight.detach() if retriever.multi is not None else None,
     )
+
+
+# What the layouts take over, or what is of training and of search alone.
+_TAKEN = {
+    "model": {"backbone", "tuning", "dtype", "attention", "quantization", "padding_side", "query_prompt"}
+    | {"document_prompt", "document_fields", "max_query_tokens", "max_document_tokens", "max_pixels"},
+    "single": {"dims", "pooling", "projection", "temperature"},
+    "multi": {"dims", "budgets", "position_weight", "temperature"},
+}
+
+
+def check_settings(description: Description) -> None:
+    """Raise an InputError where a setting changes vectors and no layout is known to take it over."""
+    for section, taken in _TAKEN.items():
+        settings = getattr(description, section)
+        plain = type(settings)()
+        for name in (field.name for field in fields(settings) if field.name not in taken):
+            if getattr(settings, name) != getattr(plain, name):
+                raise InputError(
+                    f"{section}.{name}: {getattr(settings, name)!r}: no layout is known to take it over: not exported"
+                )
 
 
 def _dequantise(retriever: Retriever, checkpoint: Path) -> None:

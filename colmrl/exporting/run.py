@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from colmrl.errors import InputError
 from colmrl.exporting import usage
@@ -37,6 +37,15 @@ class Asked:
     license: str | None = None
 
 
+def asked_for(to: str, head: str | None, adapter: bool, license: str | None) -> Asked:
+    """The same, from words that may be wrong."""
+    if to not in get_args(Format):
+        raise InputError(f"--to {to}: unknown: choose from {', '.join(get_args(Format))}")
+    if head is not None and head not in get_args(Head):
+        raise InputError(f"--head {head}: unknown: choose from {', '.join(get_args(Head))}")
+    return Asked(cast(Format, to), cast(Head | None, head), adapter, license)
+
+
 def export(checkpoint: str | Path, asked: Asked, out: str | Path) -> Path:
     """Write the new folder `out`, or find it there as the same command left it."""
     checkpoint, out = Path(checkpoint), Path(out)
@@ -51,14 +60,12 @@ def export(checkpoint: str | Path, asked: Asked, out: str | Path) -> Path:
 
 def _check(checkpoint: Path, asked: Asked) -> None:
     description = read_description(checkpoint)
-    if asked.to not in get_args(Format):
-        raise InputError(f"--to {asked.to}: unknown: choose from {', '.join(get_args(Format))}")
     if asked.head is not None and asked.to != "vllm":
         raise InputError(f"--head: {asked.to} takes {_heads(asked.to)}: leave it out")
     if asked.adapter and asked.to not in _KEEPS_ADAPTERS:
         raise InputError(f"--adapter: {asked.to} takes merged weights: leave it out, or use --to transformers")
-    if asked.adapter and description.model.tuning != "lora":
-        raise InputError(f"--adapter: {checkpoint}: model.tuning is {description.model.tuning}, it has no LoRA")
+    if asked.adapter and not (checkpoint / "adapter").is_dir():
+        raise InputError(f"--adapter: {checkpoint}: has no LoRA (model.tuning: {description.model.tuning})")
 
 
 def _heads(to: Format) -> str:
