@@ -39,12 +39,13 @@ print(model.similarity(queries, documents))
 
 def pylate(plain: Plain) -> list[str]:
     return [
-        f"""from pylate import models, scores
+        f"""from pylate import models, rank
 
 model = models.ColBERT(".")
 queries = model.encode({_QUESTION}, is_query=True, prompt_name="query")
 documents = model.encode({_TEXTS}, is_query=False, prompt_name="document")
-print(scores.colbert_scores(queries, documents))
+names = [["wool", "mill"]]
+print(rank.rerank(documents_ids=names, queries_embeddings=queries, documents_embeddings=[documents]))
 """
     ]
 

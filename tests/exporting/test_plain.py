@@ -1,5 +1,7 @@
 """Merged weights and kept adapters give our vectors by transformers alone; a quantised base is dequantised."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from making import QUERIES, TEXTS, code_of, documents, make, ours
@@ -13,16 +15,16 @@ from colmrl.models.backbone import load_processor
 from colmrl.models.retriever import Retriever
 
 
-def run(block, folder, monkeypatch, pictures=False):
-    """A card's code, run where the folder is; its names. Without torchvision AutoProcessor cannot be had: ours is put
-    in its place."""
+def run(block, folder, monkeypatch, source=None):
+    """A card's code, run where the folder is; its names. AutoProcessor, which cannot be had without torchvision, is
+    ours from `source`, with the folder's chat template."""
     monkeypatch.chdir(folder)
     names: dict = {}
-    if pictures:
+    if source is not None:
+        processor = load_processor(str(source), None, None)
+        processor.chat_template = (folder / "chat_template.jinja").read_text()
         block = block.replace("AutoModel, AutoProcessor", "AutoModel")
-        names["AutoProcessor"] = type(
-            "P", (), {"from_pretrained": staticmethod(lambda source: load_processor(source, None, None))}
-        )
+        names["AutoProcessor"] = SimpleNamespace(from_pretrained=lambda _: processor)
     exec(block, names)
     return names
 
@@ -43,7 +45,7 @@ def test_a_seeing_model_s_card_gives_our_vectors(tiny, sample, tmp_path, monkeyp
     _, found = ours(folder, of)
     out = export(folder, Asked("transformers", adapter=True), tmp_path / "e")
     assert not (out / "model.safetensors").exists() and (out / "adapter_model.safetensors").exists()
-    names = run(code_of(out)[0], out, monkeypatch, pictures=True)
+    names = run(code_of(out)[0], out, monkeypatch, folder / "processor")
     pictures = [names["Image"].open(path).convert("RGB") for path in of[4].images]
     single, multi = names["embed"]("document", of[4].text, pictures)
     assert torch.allclose(single, found.single[4], atol=2e-6)
