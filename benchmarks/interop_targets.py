@@ -3,9 +3,9 @@
 `rows` is what `python benchmarks/run.py interop` calls. By itself: python benchmarks/interop_targets.py [TOOL …]
 
 sentence-transformers, transformers and onnxruntime run here, PyLate and colpali-engine in environments of their own
-(peers.py), by the code of the folder's model card. vLLM does not run here: its rows are transformers on vLLM's folder, by
-vLLM's rules (tests/exporting/test_vllm.py), and say so. minilm is the dense path with real weights and SciFact, where
-../shared has them.
+(peers.py), by the code of the folder's model card. vLLM does not run here: its rows are transformers on vLLM's folder,
+by vLLM's rules (tests/exporting/test_vllm.py), and say so. minilm is the dense path with real weights and SciFact,
+where ../shared has them.
 """
 
 import json

@@ -30,6 +30,7 @@ class Embedder(nn.Module):
         super().__init__()
         self.model: Any = plain.model.float()
         self.pooling = plain.description.single.pooling
+        self.matrix: Tensor | None
         self.register_buffer("matrix", plain.single)
 
     def forward(self, input_ids: Int[Tensor, "b n"], attention_mask: Int[Tensor, "b n"]) -> Float[Tensor, "b dim"]:

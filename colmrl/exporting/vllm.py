@@ -38,7 +38,8 @@ _POOLING = {"mean": "mean_tokens", "last": "lasttoken", "cls": "cls_token"}
 
 def head_of(plain: Plain, asked: Head | None) -> Head:
     """The head that is exported: the one that is asked for, or the only one."""
-    heads: list[Head] = (["single"] if plain.has_single else []) + (["multi"] if plain.multi is not None else [])
+    there: list[tuple[Head, bool]] = [("single", plain.has_single), ("multi", plain.multi is not None)]
+    heads = [head for head, has in there if has]
     if asked is None and len(heads) > 1:
         raise InputError("--to vllm: one folder serves one head: give --head single or --head multi")
     if asked is not None and asked not in heads:
