@@ -11,7 +11,7 @@ _PICTURE = "from PIL import Image\n"
 
 def sentence_transformers(plain: Plain) -> list[str]:
     picture = _PICTURE if plain.sees_pictures else ""
-    documents = f"{_PAGES}  # pages, texts or both" if plain.sees_pictures else _TEXTS
+    documents = _PAGES if plain.sees_pictures else _TEXTS
     blocks = []
     if plain.has_single:
         dims = plain.description.single.dims
