@@ -75,3 +75,19 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, settings: Callable[...,
 def store(checkpoint: Path, settings: Callable[..., Config], sample: Path) -> Path:
     """The training pictures and queries of the sample, encoded by `checkpoint` in shards of ten."""
     return encode(settings(Path("unused")), checkpoint, sample / "train", checkpoint.parent / "store")
+
+
+@pytest.fixture
+def processors_without_video(monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers' AutoProcessor wants torchvision for every processor with a video part; nothing else is replaced in
+    sentence-transformers."""
+    from sentence_transformers.base.modules import transformer
+
+    from colmrl.models.backbone import load_processor
+
+    class Loader:
+        @staticmethod
+        def from_pretrained(source: str, **_: object) -> object:
+            return load_processor(source, None, None)
+
+    monkeypatch.setattr(transformer, "AutoProcessor", Loader)

@@ -35,6 +35,7 @@ ORDER += [
     "preparing",
     "store",
     "encoding",
+    "exporting",
     "search",
     "database",
     "reranking",

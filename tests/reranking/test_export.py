@@ -6,31 +6,17 @@ import torch
 from conftest import VISION
 from PIL import Image
 from sentence_transformers import CrossEncoder
-from sentence_transformers.base.modules import transformer as st_transformer
 from writing import write_answering_model
 
 from colmrl.config import RerankConfig
 from colmrl.configure import load_config
 from colmrl.data.records import Document, Query
 from colmrl.errors import InputError
-from colmrl.models.backbone import load_processor
 from colmrl.reranking.export import export_cross_encoder
 from colmrl.reranking.pointwise import PointwiseModel
 from colmrl.reranking.reranker import Reranker, open_reranker
 
 TEXTS = ["red circle", "blue star, it seems.", "green ring and a black cross"]
-
-
-@pytest.fixture
-def processors_without_video(monkeypatch):
-    """transformers' AutoProcessor wants torchvision for every processor with a video part; nothing else is replaced."""
-
-    class Loader:
-        @staticmethod
-        def from_pretrained(source, **_):
-            return load_processor(source, None, None)
-
-    monkeypatch.setattr(st_transformer, "AutoProcessor", Loader)
 
 
 def shown(document):
