@@ -14,6 +14,7 @@ ORDER = [
     "files",
     "view",
     "config_judging",
+    "config_model",
     "config",
     "configure",
     "runtime",

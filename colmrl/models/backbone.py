@@ -16,7 +16,6 @@ from typing import Any, Literal, no_type_check
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES  # pyright: ignore[reportPrivateImportUsage]
@@ -169,13 +168,19 @@ class Backbone(nn.Module):
         self.hidden_size: int = model.config.get_text_config().hidden_size
 
     @classmethod
-    def load(cls, source: str, config: ModelConfig = _DEFAULTS, kernel: AttentionKernel = "sdpa") -> "Backbone":
-        """Weights from a folder or hub id, in `config`'s dtype, quantization and attention. InputError where there
-        are none.
+    def load(
+        cls,
+        source: str,
+        config: ModelConfig = _DEFAULTS,
+        kernel: AttentionKernel = "sdpa",
+        more: Mapping[str, Any] | None = None,
+    ) -> "Backbone":
+        """Weights from a folder or hub id, in `config`'s dtype, quantization and attention; `more` is for
+        from_pretrained. InputError where there are none.
         """
         family = family_of(source)
         check_kernel(kernel, config.dtype)
-        dtype, options = DTYPES[config.dtype], {}
+        dtype, options = DTYPES[config.dtype], dict(more or {})
         if config.quantization:
             kept = [*_VISION, *cls.unquantized]
             options["quantization_config"] = quantization_config(config.quantization, dtype, kept)
@@ -226,11 +231,11 @@ class Backbone(nn.Module):
 
         self.model = PeftModel.from_pretrained(self.model, str(folder), is_trainable=True)
 
-    def set_lora(self, folder: Path) -> None:
-        """Into adapters that `add_lora` made, the weights saved in `folder`."""
+    def set_lora(self, weights: Mapping[str, Tensor]) -> None:
+        """Into adapters that `add_lora` made, the weights of `adapter_model.safetensors`."""
         from peft import set_peft_model_state_dict
 
-        result = set_peft_model_state_dict(self.model, load_file(folder / "adapter_model.safetensors"))
+        result = set_peft_model_state_dict(self.model, dict(weights))
         assert not result.unexpected_keys and not any("lora_" in name for name in result.missing_keys)
 
     def check_lengths(self, config: ModelConfig) -> None:
@@ -260,7 +265,7 @@ class Backbone(nn.Module):
         """A model input in the library's words."""
         if "image_grid_thw" in inputs and self.family in NEEDS_TOKEN_TYPES:
             assert "mm_token_type_ids" in inputs, f"{self.family} needs mm_token_type_ids with pictures"
-        given: dict[str, Any] = {name: tensor for name, tensor in inputs.items() if name != "positions"}
+        given: dict[str, Any] = {n: tensor for n, tensor in inputs.items() if n not in ("positions", "scored")}
         if "image_features" in given:
             seen, layers = given.pop("image_features"), given.pop("deepstack_features", torch.empty(0, 0))
             given["mm_encoder_outputs"] = {
