@@ -5,7 +5,7 @@ Normalize a multi head; a folder may have both. After sentence_transformers 6.2 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -129,16 +129,38 @@ def _modules(folder: Path, listed: Sequence[Mapping[str, Any]], late: bool) -> l
 
 
 def _model(base: Path, config: Mapping[str, Any], stated: Mapping[str, Any]) -> ModelConfig:
+    """A prompt stands before the text; where there is a chat template ("message"), in a system turn before it."""
     limit = min(token_limit(base), config.get("max_seq_length") or token_limit(base))
-    prompts = stated.get("prompts") or {}
-    return ModelConfig(
+    prompts = {kind: (stated.get("prompts") or {}).get(kind) or "" for kind in ("query", "document")}
+    model = ModelConfig(
         backbone=str(base.resolve()),
         tuning="frozen",
         lower_case=bool(config.get("do_lower_case")),
-        query_prompt=(prompts.get("query") or "") + "{text}",
-        document_prompt=(prompts.get("document") or "") + "{text}",
+        query_prompt=prompts["query"] + "{text}",
+        document_prompt=prompts["document"] + "{text}",
         max_query_tokens=limit,
         max_document_tokens=limit,
+    )
+    sees = "vision_config" in (read_json(base / "config.json") or {})
+    if "message" not in (config.get("modality_config") or {}):
+        if sees:
+            raise InputError(f"{base}: sees pictures, but without a chat template (modality_config): cannot be read")
+        return model
+    if not sees:
+        raise InputError(
+            f"{base}: puts texts into a chat template (modality_config: message), which is only done for models that "
+            "see: save it with modality_config for text only"
+        )
+    given = (config.get("processing_kwargs") or {}).get("chat_template") or {}
+    if unknown := set(given) - {"add_generation_prompt"}:
+        raise InputError(f"{base}: processing_kwargs: chat_template: {', '.join(sorted(unknown))}: cannot be done")
+    return replace(
+        model,
+        query_prompt="{text}",
+        document_prompt="{text}",
+        query_instruction=prompts["query"] or None,
+        document_instruction=prompts["document"] or None,
+        generation_prompt=bool(given.get("add_generation_prompt")),
     )
 
 
