@@ -30,6 +30,7 @@ ORDER = [
     "models",
 ]
 ORDER += [
+    "inspecting",
     "inputs",
     "checking",
     "preparing",

@@ -36,7 +36,8 @@ _KEPT: dict[str, tuple[str, ...]] = {
     "single": ("dense", "bias"),
     "multi": ("dense", "projection", "bias"),
 }  # fmt: skip
-_KEPT_OF_OTHERS = ("pooling", "projection")  # of the single head too, where another library trained it
+# And where another library trained it.
+_KEPT_OF_OTHERS = {"model": ("max_query_tokens", "max_document_tokens"), "single": ("pooling", "projection")}
 
 
 def take_over(config: Config, checkpoint: str | Path) -> Retriever:
@@ -44,7 +45,7 @@ def take_over(config: Config, checkpoint: str | Path) -> Retriever:
     folder = located(checkpoint)
     source = None if is_own(folder) else find_source(folder)
     before = source.description if source else read_own(folder)
-    config = _kept(config, before, folder, _KEPT_OF_OTHERS if source else ())
+    config = _kept(config, before, folder, _KEPT_OF_OTHERS if source else {})
     _check_settings(folder, before, describe(config))
     trained = before.model.tuning
     model = Retriever.create(config, str(folder / "backbone") if trained == "full" else None, source)
@@ -68,13 +69,13 @@ def _adapter(folder: Path, source: Source | None) -> Mapping[str, Tensor]:
     return source.adapter()
 
 
-def _kept(config: Config, before: Description, folder: Path, of_single: tuple[str, ...]) -> Config:
+def _kept(config: Config, before: Description, folder: Path, more: Mapping[str, tuple[str, ...]]) -> Config:
     """With the checkpoint's settings in place of those that were left at their defaults; and with its base, if none is
     named."""
     sections, said = {}, []
     for section, names in _KEPT.items():
         now, then = getattr(config, section), getattr(before, section)
-        names += of_single if section == "single" else ()
+        names += more.get(section, ())
         default = {field.name: field.default for field in fields(now)}
         if section != "model" and not then.dims:  # no such head
             continue

@@ -83,7 +83,7 @@ def read(folder: Path) -> Source | None:
         single, more = _single(folder, modules, of_sentences, width, stated)
         folders |= more
     if not single.dims or any(module.name == "Dense" for module in of_tokens):
-        multi, more = _multi(folder, of_tokens, width, is_pylate(stated))
+        multi, more = _multi(folder, of_tokens, width, is_pylate(stated) or bool(single.dims))
         folders |= more
     model = _model(base, modules[0].config, stated)
     if multi.dims:
