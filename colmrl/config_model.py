@@ -51,6 +51,7 @@ class ModelConfig:
     max_query_tokens: Positive = 512
     max_document_tokens: Positive = 512  # of text; pictures are bounded by max_pixels
     max_pixels: Positive | None = None  # null: the processor's own
+    positions: Literal["native", "text"] = "native"  # of visual tokens; text: counted like words', not rows and columns
     template: Literal["chat", "none"] = (
         "chat"  # of models that see; none: the prompt is all there is, pictures included
     )

@@ -31,13 +31,16 @@ _KEPT: dict[str, tuple[str, ...]] = {
     "model": (
         "padding_side", "lower_case", "special_tokens", "query_prompt", "document_prompt", "template",
         "query_instruction", "document_instruction", "generation_prompt", "query_expansion", "query_skiplist",
-        "document_skiplist", "document_vectors",
+        "document_skiplist", "document_vectors", "positions",
     ),
     "single": ("dense", "bias"),
     "multi": ("dense", "projection", "bias"),
 }  # fmt: skip
-# And where another library trained it.
-_KEPT_OF_OTHERS = {"model": ("max_query_tokens", "max_document_tokens"), "single": ("pooling", "projection")}
+_KEPT_OF_OTHERS: dict[str, tuple[str, ...]] = {  # these too, where another library trained it
+    "model": ("document_fields", "max_query_tokens", "max_document_tokens"),
+    "lora": ("r", "alpha", "targets"),
+    "single": ("pooling", "projection"),
+}
 
 
 def take_over(config: Config, checkpoint: str | Path) -> Retriever:
@@ -73,12 +76,12 @@ def _kept(config: Config, before: Description, folder: Path, more: Mapping[str, 
     """With the checkpoint's settings in place of those that were left at their defaults; and with its base, if none is
     named."""
     sections, said = {}, []
-    for section, names in _KEPT.items():
+    heads = {name for name in ("single", "multi") if getattr(before, name).dims}
+    adapted = {"lora"} if before.model.tuning == config.model.tuning == "lora" else set[str]()
+    for section in ("model", *heads, *adapted):
         now, then = getattr(config, section), getattr(before, section)
-        names += more.get(section, ())
+        names = (*_KEPT.get(section, ()), *more.get(section, ()))
         default = {field.name: field.default for field in fields(now)}
-        if section != "model" and not then.dims:  # no such head
-            continue
         kept = {name: getattr(then, name) for name in names if getattr(now, name) == default[name]}
         said += [f"{section}.{name}={value}" for name, value in kept.items() if value != default[name]]
         if section == "model" and not now.backbone:

@@ -9,11 +9,11 @@ import re
 from pathlib import Path
 
 from colmrl.errors import InputError
-from colmrl.models.sources import bare, instructed, sentence_transformers
+from colmrl.models.sources import bare, colpali, instructed, sentence_transformers
 from colmrl.models.sources.source import Source, refuse_remote_code
 
 # In the order that they are tried: an adapter's folder and a module list say more than a bare config.json.
-KINDS = (sentence_transformers, instructed, bare)
+KINDS = (colpali, sentence_transformers, instructed, bare)
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _LOOKED_FOR = (
     "colmrl.json, modules.json (sentence-transformers, PyLate), adapter_config.json (colpali-engine), config.json"
