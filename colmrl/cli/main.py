@@ -8,8 +8,8 @@ from colmrl.cli.evaluate import eval_app
 from colmrl.cli.export import export
 from colmrl.cli.frontier import frontier, frontier_app
 from colmrl.cli.index import index, index_app
-from colmrl.cli.leaderboard import leaderboard, leaderboard_app
 from colmrl.cli.inspect import inspect, inspect_app
+from colmrl.cli.leaderboard import leaderboard, leaderboard_app
 from colmrl.cli.lineage import lineage, lineage_app
 from colmrl.cli.loop import loop, loop_app
 from colmrl.cli.merge import merge, merge_app

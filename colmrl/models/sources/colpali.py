@@ -148,7 +148,8 @@ def _has_processor(folder: Path) -> bool:
 
 
 def _has_head(folder: Path) -> bool:
-    return any(folder.glob("model*.safetensors")) and _head_name(Tensors.of(folder).shapes) is not None
+    there = any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json"))
+    return there and _head_name(Tensors.of(folder).shapes) is not None
 
 
 def _head_name(there: Mapping[str, Any]) -> str | None:
