@@ -8,7 +8,7 @@ Each prints one table and writes benchmarks/results/NAME.json.
 import sys
 from typing import Literal, cast, get_args
 
-Name = Literal["maxsim", "search", "mining", "negatives", "false_negatives", "sizes", "kills", "rerank"]
+Name = Literal["maxsim", "search", "mining", "negatives", "false_negatives", "sizes", "kills", "rerank", "interop"]
 
 
 def main() -> None:
@@ -33,6 +33,8 @@ def main() -> None:
             from kills import main as benchmark
         case "rerank":
             from rerank import main as benchmark
+        case "interop":
+            from interop import main as benchmark
     benchmark(options)
 
 

@@ -95,11 +95,12 @@ def _weights(base: Path) -> Facts:
     if config is None:
         return {"family": None, "parameters": None}
     files = weight_files_in(base)
-    count, dtypes = sizes(path for path in files if path.is_file())
     missing = [path.name for path in files if not path.is_file()]
-    note = f" ({', '.join(missing)} missing)" if missing or not files else ""
     said = f"{config.get('model_type')}, {hidden_size(config)} wide"
-    return {"family": said, "parameters": f"{count:,} in {', '.join(dtypes)}{note}" if files else "no safetensors"}
+    if missing or not files:
+        return {"family": said, "parameters": f"not known: no {', '.join(missing) or 'safetensors'}"}
+    count, dtypes = sizes(files)
+    return {"family": said, "parameters": f"{count:,} in {', '.join(dtypes)}"}
 
 
 def _head_files(folder: Path, base: Path) -> list[Path]:

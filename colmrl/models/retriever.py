@@ -190,6 +190,15 @@ def read_description(folder: str | Path) -> Description:
     return read_own(folder) if is_own(folder) else find_source(folder).description
 
 
+def read_processor(folder: str | Path) -> Any:
+    """A checkpoint's processor or tokenizer, as its settings want it."""
+    folder = located(folder)
+    if is_own(folder):
+        return processor_of(read_own(folder).model, str(folder / "processor"))
+    source = find_source(folder)
+    return processor_of(source.description.model, source.processor or source.description.model.backbone)
+
+
 def fingerprint(folder: str | Path) -> str:
     """Hash of all of a checkpoint's files: weights, processor, prompts, pixel budget, and its base's own hash."""
     digest, folder = hashlib.sha256(), located(folder)

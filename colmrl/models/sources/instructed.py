@@ -11,7 +11,7 @@ from colmrl.config import LoraConfig, ModelConfig, MultiConfig, SingleConfig
 from colmrl.errors import InputError
 from colmrl.models.description import Description
 from colmrl.models.sources.nested import powers
-from colmrl.models.sources.source import Source, hidden_size, read_json
+from colmrl.models.sources.source import Source, hidden_size, read_json, saved_dtype
 
 _DOCUMENT = "Represent the user's input."  # the script's default_instruction
 _QUERY = "Retrieve images or text relevant to the user's query."  # its model card's
@@ -29,6 +29,7 @@ def read(folder: Path) -> Source | None:
     model = ModelConfig(
         backbone=str(folder.resolve()),
         tuning="frozen",
+        dtype=saved_dtype(config),
         query_instruction=_QUERY,
         document_instruction=_DOCUMENT,
         generation_prompt=True,

@@ -14,7 +14,7 @@ from colmrl.errors import InputError
 from colmrl.models.description import Description
 from colmrl.models.sources.late_interaction import is_pylate, late_settings
 from colmrl.models.sources.nested import nested_dims
-from colmrl.models.sources.source import Source, hidden_size, read_json, read_tensors, token_limit
+from colmrl.models.sources.source import Source, hidden_size, read_json, read_tensors, saved_dtype, token_limit
 
 _LIBRARIES = {"sentence_transformers": "sentence-transformers", "pylate": "PyLate"}
 _READ = ("Transformer", "Pooling", "Dense", "Normalize", "MultiVectorMask", "Dropout")
@@ -131,17 +131,19 @@ def _modules(folder: Path, listed: Sequence[Mapping[str, Any]], late: bool) -> l
 def _model(base: Path, config: Mapping[str, Any], stated: Mapping[str, Any]) -> ModelConfig:
     """A prompt stands before the text; where there is a chat template ("message"), in a system turn before it."""
     limit = min(token_limit(base), config.get("max_seq_length") or token_limit(base))
+    of_backbone = read_json(base / "config.json") or {}
     prompts = {kind: (stated.get("prompts") or {}).get(kind) or "" for kind in ("query", "document")}
     model = ModelConfig(
         backbone=str(base.resolve()),
         tuning="frozen",
+        dtype=saved_dtype(of_backbone),
         lower_case=bool(config.get("do_lower_case")),
         query_prompt=prompts["query"] + "{text}",
         document_prompt=prompts["document"] + "{text}",
         max_query_tokens=limit,
         max_document_tokens=limit,
     )
-    sees = "vision_config" in (read_json(base / "config.json") or {})
+    sees = "vision_config" in of_backbone
     if "message" not in (config.get("modality_config") or {}):
         if sees:
             raise InputError(f"{base}: sees pictures, but without a chat template (modality_config): cannot be read")

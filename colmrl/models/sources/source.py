@@ -4,11 +4,12 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from colmrl.errors import InputError
 from colmrl.models.description import Description
 
+_DTYPES: dict[str, Literal["fp32", "bf16", "fp16"]] = {"bfloat16": "bf16", "float16": "fp16"}
 Tensors = Callable[[], Mapping[str, Any]]  # read when asked for
 
 
@@ -73,3 +74,9 @@ def token_limit(folder: Path) -> int:
     limits = [tokenizer.get("model_max_length"), text.get("max_position_embeddings"), text.get("n_positions")]
     known = [int(limit) for limit in limits if limit and 0 < limit < 1e9]
     return min(known) if known else 512
+
+
+def saved_dtype(config: Mapping[str, Any]) -> Literal["fp32", "bf16", "fp16"]:
+    """That config.json says the weights are kept in, which is what transformers loads them in."""
+    said = str(config.get("dtype") or config.get("torch_dtype") or "float32").removeprefix("torch.")
+    return _DTYPES.get(said, "fp32")
