@@ -153,8 +153,8 @@ class InputBuilder:
         if self.config.template == "none":
             if (room := text.count(self.processor.image_token)) != len(record.images):
                 raise InputError(
-                    f"{record.name}: {len(record.images)} pictures, but its prompt (model.{record.kind}_prompt) has room "
-                    f"for {room}: leave the others out"
+                    f"{record.name}: {len(record.images)} pictures, but model.{record.kind}_prompt has room for {room}:"
+                    " leave the others out"
                 )
             return text
         content: list[dict[str, str]] = [{"type": "image"} for _ in record.images]

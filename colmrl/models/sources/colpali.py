@@ -19,7 +19,7 @@ from colmrl.config import LoraConfig, ModelConfig, MultiConfig, SingleConfig
 from colmrl.errors import InputError
 from colmrl.models.description import Description
 from colmrl.models.sources.colpali_adapter import Adapter
-from colmrl.models.sources.source import Source, read_json
+from colmrl.models.sources.source import Source, read_json, saved_dtype
 from colmrl.models.sources.tensors import Shape, Tensors
 
 HEADS = ("custom_text_proj", "embedding_proj_layer")  # colpali-engine's, transformers'
@@ -120,6 +120,7 @@ class _Whole:
         model = ModelConfig(
             backbone=backbone,
             tuning="frozen",
+            dtype=saved_dtype(read_json(self.folder / "config.json")),
             template="none",
             query_prompt=query,
             document_prompt=page,
