@@ -16,7 +16,7 @@ from typing import Any, Literal, no_type_check
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import AutoModel, AutoModelForTextEncoding, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES  # pyright: ignore[reportPrivateImportUsage]
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
@@ -53,6 +53,7 @@ _BERT_LORA_TARGETS = (
 NEEDS_TOKEN_TYPES = frozenset({"qwen2_vl", "qwen2_5_vl", "qwen3_vl"})
 _DISPENSABLE = ("pooler.", "lm_head.")  # weights that embeddings do without; what needs them asks for them itself
 _DEFAULTS = ModelConfig()
+_ENCODERS_OF = frozenset({"t5", "mt5", "umt5"})
 _RIGHT_PADDING_ONLY = frozenset({"bert"})
 
 
@@ -162,10 +163,12 @@ class Backbone(nn.Module):
         if config.quantization:
             kept = [*_VISION, *cls.unquantized]
             options["quantization_config"] = quantization_config(config.quantization, dtype, kept)
+        if kernel != "sdpa":  # which is taken anyway, except by the few models that have none (MPNet)
+            options["attn_implementation"] = kernel
         try:
             with no_bars(local=Path(source).is_dir()), no_report():
                 loader, options["output_loading_info"] = cls.loader(family), True
-                model, info = loader.from_pretrained(source, dtype=dtype, attn_implementation=kernel, **options)
+                model, info = loader.from_pretrained(source, dtype=dtype, **options)
         except (OSError, ValueError) as error:
             raise InputError(f"model.backbone: {source!r}: {str(error).strip().splitlines()[0]}") from None
         if missing := sorted(name for name in info["missing_keys"] if not name.startswith(_DISPENSABLE)):
@@ -182,8 +185,8 @@ class Backbone(nn.Module):
 
     @staticmethod
     def loader(family: str) -> Any:
-        """The auto class that reads a family's weights."""
-        return AutoModel
+        """The auto class that reads a family's weights; of two halves, the one that reads texts."""
+        return AutoModelForTextEncoding if family in _ENCODERS_OF else AutoModel
 
     @property
     def sees_pictures(self) -> bool:
@@ -226,7 +229,7 @@ class Backbone(nn.Module):
 
     def check_lengths(self, config: ModelConfig) -> None:
         """Raise an InputError where texts may be longer than the model has positions for."""
-        limit = self.model.config.max_position_embeddings
+        limit = getattr(self.model.config, "max_position_embeddings", None) or math.inf
         for name in ("max_query_tokens", "max_document_tokens"):
             if getattr(config, name) > limit:
                 raise InputError(f"model.{name}: {getattr(config, name)}: the backbone reads {limit}: lower it")
