@@ -40,7 +40,8 @@ def read(folder: Path) -> Source | None:
     if not named and config.get("model_type") not in _NATIVE_TYPES and not _has_head(folder):
         return None
     whole = _Whole.read(folder)
-    return Source(f"{whole.kind}, multi-vector", folder, whole.description(str(folder), folder), whole.heads)
+    description = whole.description(str(folder.resolve()), folder)
+    return Source(f"{whole.kind}, multi-vector", folder, description, whole.heads, notes=whole.notes)
 
 
 def _adapted(folder: Path, config: Mapping[str, Any]) -> Source | None:
@@ -69,6 +70,7 @@ def _adapted(folder: Path, config: Mapping[str, Any]) -> Source | None:
         lambda: adapter.on_head(whole.heads()),
         adapter=adapter.on_backbone if adapter.modules else None,
         processor=str(folder) if _has_processor(folder) else None,
+        notes=whole.notes,
     )
 
 
@@ -104,6 +106,11 @@ class _Whole:
     @property
     def native(self) -> bool:
         return self.head.endswith(HEADS[1])
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        counted = "visual tokens have places like words, as in that class; colpali-engine gives them rows and columns"
+        return (counted,) if self.native else ()
 
     @property
     def kind(self) -> str:
