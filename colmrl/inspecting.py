@@ -94,6 +94,7 @@ def _weights(base: Path) -> Facts:
     config = read_json(base / "config.json") if base.is_dir() else None
     if config is None:
         return {"family": None, "parameters": None}
+    config = config.get("vlm_config") or config  # a backbone inside a model with a projection
     files = weight_files_in(base)
     missing = [path.name for path in files if not path.is_file()]
     said = f"{config.get('model_type')}, {hidden_size(config)} wide"

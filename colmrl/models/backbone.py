@@ -175,6 +175,8 @@ class Backbone(nn.Module):
             raise InputError(
                 f"model.backbone: {source!r}: lacks {len(missing)} weights, {missing[0]} first: give a whole model"
             )
+        if "key_mapping" in options:  # which transformers would undo in what is saved of the model
+            model._weight_conversions = None  # pyright: ignore[reportPrivateUsage]
         set_attention(model, config.attention)
         keep_unpacked(model)
         backbone = cls(model)

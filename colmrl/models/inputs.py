@@ -151,6 +151,11 @@ class InputBuilder:
     def _templated(self, record: Told) -> str:
         text = record.prompt.replace("{text}", self.cut(self.harmless(record.text), record.limit))
         if self.config.template == "none":
+            if (room := text.count(self.processor.image_token)) != len(record.images):
+                raise InputError(
+                    f"{record.name}: {len(record.images)} pictures, but model.{record.kind}_prompt has room for {room}:"
+                    " leave the others out"
+                )
             return text
         content: list[dict[str, str]] = [{"type": "image"} for _ in record.images]
         content += [{"type": "text", "text": text}] if text else []

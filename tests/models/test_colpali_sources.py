@@ -265,3 +265,13 @@ def test_colpali_engine_gives_the_same_vectors_of_the_same_tokens(interop, tmp_p
         pytest.skip("colpali-engine is not installed: python benchmarks/run.py interop installs it")
     rows = list(interop.rows(tmp_path))
     assert len(rows) == 12 and all(row["loads"] and row["parity_error"] < 1e-4 for row in rows)
+
+
+def test_a_page_is_one_picture_and_a_query_none(base, interop, work):
+    model, page = Retriever.load(base), str(work / "page-0.png")
+    with pytest.raises(InputError, match=r"document 'a': 2 pictures, but model.document_prompt has room for 1"):
+        model.inputs.documents([interop.Document(id="a", images=(page, page))])
+    with pytest.raises(InputError, match=r"query 'b': 1 pictures, but model.query_prompt has room for 0"):
+        model.inputs.queries([interop.Query(id="b", text="this one", images=(page,))])
+    with pytest.raises(InputError, match=r"document 'c': nothing left of it under model.document_fields"):
+        model.inputs.documents([interop.Document(id="c", text="only words")])

@@ -19,7 +19,7 @@ from colmrl.config import LoraConfig, ModelConfig, MultiConfig, SingleConfig
 from colmrl.errors import InputError
 from colmrl.models.description import Description
 from colmrl.models.sources.colpali_adapter import Adapter
-from colmrl.models.sources.source import Source, read_json
+from colmrl.models.sources.source import Source, read_json, saved_dtype
 from colmrl.models.sources.tensors import Shape, Tensors
 
 HEADS = ("custom_text_proj", "embedding_proj_layer")  # colpali-engine's, transformers'
@@ -40,7 +40,8 @@ def read(folder: Path) -> Source | None:
     if not named and config.get("model_type") not in _NATIVE_TYPES and not _has_head(folder):
         return None
     whole = _Whole.read(folder)
-    return Source(f"{whole.kind}, multi-vector", folder, whole.description(str(folder), folder), whole.heads)
+    description = whole.description(str(folder.resolve()), folder)
+    return Source(f"{whole.kind}, multi-vector", folder, description, whole.heads, notes=whole.notes)
 
 
 def _adapted(folder: Path, config: Mapping[str, Any]) -> Source | None:
@@ -69,6 +70,7 @@ def _adapted(folder: Path, config: Mapping[str, Any]) -> Source | None:
         lambda: adapter.on_head(whole.heads()),
         adapter=adapter.on_backbone if adapter.modules else None,
         processor=str(folder) if _has_processor(folder) else None,
+        notes=whole.notes,
     )
 
 
@@ -106,6 +108,11 @@ class _Whole:
         return self.head.endswith(HEADS[1])
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        counted = "visual tokens have places like words, as in that class; colpali-engine gives them rows and columns"
+        return (counted,) if self.native else ()
+
+    @property
     def kind(self) -> str:
         return "transformers' ForRetrieval" if self.native else "colpali-engine"
 
@@ -120,6 +127,7 @@ class _Whole:
         model = ModelConfig(
             backbone=backbone,
             tuning="frozen",
+            dtype=saved_dtype(read_json(self.folder / "config.json")),
             template="none",
             query_prompt=query,
             document_prompt=page,
@@ -148,7 +156,8 @@ def _has_processor(folder: Path) -> bool:
 
 
 def _has_head(folder: Path) -> bool:
-    return any(folder.glob("model*.safetensors")) and _head_name(Tensors.of(folder).shapes) is not None
+    there = any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json"))
+    return there and _head_name(Tensors.of(folder).shapes) is not None
 
 
 def _head_name(there: Mapping[str, Any]) -> str | None:
