@@ -51,6 +51,7 @@ class Case:
     kind: str = "SentenceTransformer"
     make: dict | None = None  # null: the base is the whole model
     pictures: bool = False
+    size: tuple[int, int] = (96, 160)  # which needs no resizing, that torchvision does in its own way
     note: str = "tiny random"
     environment: str | None = None  # null: named as the tool
     instructions: dict = field(default_factory=lambda: INSTRUCTIONS)
@@ -101,7 +102,7 @@ CASES = [
         "method": "forward", "method_output_name": "last_hidden_state"}}, module_output_name="token_embeddings"),
         note="tiny random, real tokenizer"),
     Case("Qwen3-VL-Embedding, its script", "qwen-vl-utils", "qwen3-vl-embedding", pictures=True,
-        note="tiny random, real processor", environment="sentence-transformers"),
+        size=(90, 150), note="tiny random, real processor", environment="sentence-transformers"),
     Case("Qwen3-VL-Embedding, modules.json", "sentence-transformers", "qwen3-vl-embedding", make=dense(
         pooling("lasttoken", 64), prompts={"query": INSTRUCTIONS["queries"], "document": INSTRUCTIONS["documents"]},
         processing_kwargs={"chat_template": {"add_generation_prompt": True}}), pictures=True,
@@ -110,12 +111,12 @@ CASES = [
 
 
 def rows(work: Path) -> Iterator[dict]:
-    picture = work / "picture.png"
-    Image.effect_noise((90, 150), 60).convert("RGB").save(picture)
     for number, case in enumerate(CASES):
         row = {"direction": "source", "case": case.name, "tool": case.tool, "version": "", "note": case.note}
         out = work / str(number)
         out.mkdir()
+        picture = out / "picture.png"
+        Image.effect_noise(case.size, 60).convert("RGB").save(picture)
         try:
             base = base_of(case.base, work)
             folder = made_by_peer(case, base, out, picture)

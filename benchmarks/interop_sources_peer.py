@@ -36,6 +36,7 @@ def pylate(asked: dict, out: Path):
 def sentence_transformers(asked: dict, out: Path):
     without_nms()
     import sentence_transformers as library
+    from PIL import Image
     from sentence_transformers.base.modules import Dense, Normalize, Transformer
     from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
     from sentence_transformers.sentence_transformer.modules import Pooling
@@ -54,7 +55,7 @@ def sentence_transformers(asked: dict, out: Path):
     model = kind(folder, device="cpu")
 
     def embed(what: str, record: dict) -> np.ndarray:
-        given = {"image": record["images"][0]} if record.get("images") else {}
+        given: dict = {"image": Image.open(record["images"][0])} if record.get("images") else {}
         given |= {"text": record["text"]} if record["text"] else {}
         encode = model.encode_query if what == "queries" else model.encode_document
         return np.asarray(encode([given if "image" in given else record["text"]])[0])

@@ -37,7 +37,7 @@ PEERS = {
         ("pylate==1.6.0",),
     ),
     "sentence-transformers": Peer(
-        (*TORCH, "sentence-transformers==6.2.0", "transformers==5.23.0", "pillow"),
+        (*TORCH, "sentence-transformers==6.2.0", "transformers==5.23.0", "pillow", "requests"),
         ("torchvision==0.28.0", "qwen-vl-utils==0.0.14"),
     ),
     "fast-plaid": Peer(("fast-plaid==1.7.0.2110",)),  # as it asks for them: with torch 2.11
