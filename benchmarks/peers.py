@@ -36,6 +36,10 @@ PEERS = {
         (*TORCH, "sentence-transformers==5.3.0", "transformers==5.3.0", "datasets", "accelerate", "pandas", "ujson"),
         ("pylate==1.6.0",),
     ),
+    "sentence-transformers": Peer(
+        (*TORCH, "sentence-transformers==6.2.0", "transformers==5.23.0", "pillow", "requests"),
+        ("torchvision==0.28.0", "qwen-vl-utils==0.0.14"),
+    ),
     "fast-plaid": Peer(("fast-plaid==1.7.0.2110",)),  # as it asks for them: with torch 2.11
     "pylate-plaid": Peer(("pylate==1.6.0",)),
 }

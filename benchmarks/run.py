@@ -6,9 +6,12 @@ Each prints one table and writes benchmarks/results/NAME.json.
 """
 
 import sys
-from typing import Literal, cast, get_args
+from importlib import import_module
+from typing import Literal, get_args
 
-Name = Literal["maxsim", "search", "mining", "negatives", "false_negatives", "sizes", "kills", "rerank", "database"]
+Name = Literal[
+    "maxsim", "search", "mining", "negatives", "false_negatives", "sizes", "kills", "rerank", "interop", "database",
+]  # fmt: skip
 
 
 def main() -> None:
@@ -16,26 +19,7 @@ def main() -> None:
     if name not in get_args(Name):
         print(__doc__, "Benchmarks: " + ", ".join(get_args(Name)), sep="\n")
         sys.exit(0 if name in ("", "-h", "--help") else 2)
-    match cast(Name, name):
-        case "maxsim":
-            from maxsim import main as benchmark
-        case "search":
-            from search import main as benchmark
-        case "mining":
-            from mining import main as benchmark
-        case "negatives":
-            from negatives import main as benchmark
-        case "false_negatives":
-            from false_negatives import main as benchmark
-        case "sizes":
-            from sizes import main as benchmark
-        case "kills":
-            from kills import main as benchmark
-        case "rerank":
-            from rerank import main as benchmark
-        case "database":
-            from database import main as benchmark
-    benchmark(options)
+    import_module(name).main(options)
 
 
 if __name__ == "__main__":

@@ -10,60 +10,14 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from colmrl.config_judging import STRICT as _STRICT
-from colmrl.config_judging import Dims, EvalConfig, FrontierConfig, IndexType, Positive
+from colmrl.config_judging import EvalConfig, FrontierConfig, IndexType, Positive
+from colmrl.config_model import DenseConfig as DenseConfig
+from colmrl.config_model import ExpansionConfig as ExpansionConfig
+from colmrl.config_model import LoraConfig, ModelConfig, MultiConfig, SingleConfig
 from colmrl.view import Precision as StoredPrecision
 
 Weight = Annotated[float, Field(ge=0)]
 Precision = Literal["fp32", "bf16", "fp16"]
-
-
-@dataclass(frozen=True, config=_STRICT)
-class ModelConfig:
-    """The backbone, how it is tuned, and how a record becomes its input."""
-
-    backbone: str = ""  # a folder, a hub id, or tiny:FAMILY, a small random model that is written first
-    tuning: Literal["full", "lora", "frozen"] = "full"
-    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the backbone's weights; heads and LoRA stay fp32
-    attention: Literal["native", "bidirectional"] = "native"  # bidirectional: every token sees all, no causal mask
-    quantization: Literal["4bit", "8bit"] | None = None  # of the frozen base weights (QLoRA); bitsandbytes
-    padding_side: Literal["left", "right"] | None = None  # null: the tokenizer's own
-    query_prompt: str = "{text}"
-    document_prompt: str = "{text}"
-    document_fields: tuple[Literal["text", "image"], ...] = ("text", "image")  # what of a document the model sees
-    max_query_tokens: Positive = 512
-    max_document_tokens: Positive = 512  # of text; pictures are bounded by max_pixels
-    max_pixels: Positive | None = None  # null: the processor's own
-
-
-@dataclass(frozen=True, config=_STRICT)
-class LoraConfig:
-    """LoRA (arXiv:2106.09685) on the language model; `targets` is a regular expression, null for the family's."""
-
-    r: Positive = 16
-    alpha: Positive = 32
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    targets: str | None = None
-    vision: bool = False  # the vision tower's linear layers too
-
-
-@dataclass(frozen=True, config=_STRICT)
-class SingleConfig:
-    """The single-vector head: pooled hidden states, an optional projection, nested dims (none: no such head)."""
-
-    dims: Dims = (128, 64, 32, 16)
-    pooling: Literal["mean", "last", "cls"] = "mean"
-    projection: Positive | None = None  # null: the backbone's own width, unprojected
-    temperature: Annotated[float, Field(gt=0)] = 0.05
-
-
-@dataclass(frozen=True, config=_STRICT)
-class MultiConfig:
-    """The multi-vector head: every token projected, nested in dims (none: no such head) and numbers of vectors."""
-
-    dims: Dims = (128, 64, 32, 16)
-    budgets: Dims = ()  # a document is also trained pooled to so many vectors, at every dim; all its vectors always
-    position_weight: Weight = 0.5  # of a patch's place on its page beside its vector, when vectors are pooled
-    temperature: Annotated[float, Field(gt=0)] = 0.05
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -133,7 +87,7 @@ class ShowConfig:
 class TrainConfig:
     """One training run. Sizes are of one process: a step sees `batch_size` × processes × `accumulation` queries."""
 
-    init_from: str | None = None  # a colmrl checkpoint to go on from; null: model.backbone
+    init_from: str | None = None  # a checkpoint to go on from, ours or another library's; null: model.backbone
     epochs: Annotated[float, Field(ge=0)] = 1
     max_steps: Annotated[int, Field(ge=-1)] = -1  # wins over epochs when ≥ 0
     batch_size: Positive = 32  # queries whose documents are each other's negatives, with those of all processes

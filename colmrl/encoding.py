@@ -21,6 +21,7 @@ from colmrl.data.reading import read_collection
 from colmrl.data.records import Document, Query, Records
 from colmrl.errors import InputError
 from colmrl.models.retriever import Description, Embeddings, Retriever, fingerprint, read_description
+from colmrl.models.sources import located
 from colmrl.processes import on_first, processes, rank, start, wait
 from colmrl.progress import track
 from colmrl.reduction import pool_records
@@ -41,7 +42,7 @@ def encode(config: Config, checkpoint: str | Path, data: str | Path, out: str | 
     store gets what the data has more, and only that is encoded. Several processes (torchrun) share the shards, or the
     workers of a Ray cluster (`encode.ray`).
     """
-    checkpoint, out = Path(checkpoint), Path(out)
+    checkpoint, out = located(checkpoint), Path(out)
     on = use_torch(config)
     start(on, timeout=_PATIENCE)
     if config.encode.ray and processes() > 1:

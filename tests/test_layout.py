@@ -14,6 +14,7 @@ ORDER = [
     "files",
     "view",
     "config_judging",
+    "config_model",
     "config",
     "configure",
     "runtime",
@@ -30,6 +31,7 @@ ORDER = [
     "models",
 ]
 ORDER += [
+    "inspecting",
     "inputs",
     "checking",
     "preparing",

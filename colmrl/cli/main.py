@@ -8,6 +8,7 @@ from colmrl.cli.evaluate import eval_app
 from colmrl.cli.export import export_app
 from colmrl.cli.frontier import frontier, frontier_app
 from colmrl.cli.index import index, index_app
+from colmrl.cli.inspect import inspect, inspect_app
 from colmrl.cli.leaderboard import leaderboard, leaderboard_app
 from colmrl.cli.lineage import lineage, lineage_app
 from colmrl.cli.loop import loop, loop_app
@@ -30,6 +31,7 @@ for name, command, own in (
     ("mine", mine, mine_app),
     ("frontier", frontier, frontier_app),
     ("loop", loop, loop_app),
+    ("inspect", inspect, inspect_app),
     ("leaderboard", leaderboard, leaderboard_app),
     ("lineage", lineage, lineage_app),
     ("report", report, report_app),

@@ -165,8 +165,9 @@ def _revision(stamp: str, way: Way) -> str:
 
 def _parameters(checkpoint: Path, model: ModelConfig) -> tuple[int, int, float]:
     """Weights, those of them that embed tokens, and the bytes that they take when loaded; from the files' headers."""
-    own = sorted(path for path in checkpoint.rglob("*.safetensors") if path.parent.name != "backbone")
     base = weight_files(str(checkpoint / "backbone") if model.tuning == "full" else model.backbone)
+    of_base = {path.resolve() for path in base}  # another library keeps them beside its heads
+    own = sorted(path for path in checkpoint.rglob("*.safetensors") if path.resolve() not in of_base)
     shapes = {name: math.prod(shape) for path in base for name, shape in _shapes(path)}
     heads = sum(math.prod(shape) for path in own for _, shape in _shapes(path))
     embedding = sum(size for name, size in shapes.items() if _EMBEDDINGS.search(name))

@@ -19,9 +19,9 @@ from colmrl.configure import replace
 from colmrl.data.fingerprint import content_hash
 from colmrl.data.records import Document, Query, Records
 from colmrl.encoding import begin_stores, fill_stores, finish_stores
-from colmrl.models.backbone import load_processor
 from colmrl.models.inputs import InputBuilder
-from colmrl.models.retriever import Retriever, fingerprint, read_description
+from colmrl.models.retriever import Retriever, fingerprint, read_description, read_processor
+from colmrl.models.sources import located
 from colmrl.runtime import use_torch
 from colmrl.store import EmbeddingStore, StoreWriter
 from colmrl.store.manifest import FINISHED, PLANNED, Kind
@@ -32,7 +32,7 @@ class TaskStores:
 
     def __init__(self, config: Config, checkpoint: str | Path, folder: str | Path):
         self.config = replace(config, encode={"views": (), "precision": "fp32"})
-        self.checkpoint = Path(checkpoint)
+        self.checkpoint = located(checkpoint)
         self.description = read_description(self.checkpoint)
         self.stamp = fingerprint(self.checkpoint)
         self.folder = Path(folder)
@@ -52,7 +52,7 @@ class TaskStores:
     @cached_property
     def sees_pictures(self) -> bool:
         model = self.description.model
-        processor = load_processor(str(self.checkpoint / "processor"), model.max_pixels, model.padding_side)
+        processor = read_processor(self.checkpoint)
         return InputBuilder(processor, model).sees_pictures
 
     def shown(self, modalities: Sequence[str]) -> list[str]:

@@ -5,29 +5,30 @@ AutoModel (no LM head, so no logits) and the family's own processor and chat tem
 torchvision, which has no CPU build: processors are loaded without theirs.
 """
 
-import contextlib
 import importlib
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, no_type_check
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import AutoModel, AutoModelForTextEncoding, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES  # pyright: ignore[reportPrivateImportUsage]
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
-from transformers.utils import logging as transformers_logging
 
 from colmrl.config import LoraConfig, ModelConfig
 from colmrl.errors import InputError
 from colmrl.models.attention import AttentionKernel, check_kernel, set_attention
+from colmrl.models.families import family_of as family_of
+from colmrl.models.families import how_to_read
 from colmrl.models.positions import Grid
 from colmrl.models.quantization import keep_unpacked, quantization_config
+from colmrl.models.quiet import no_bars as no_bars
+from colmrl.models.quiet import no_report
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -50,19 +51,10 @@ _BERT_LORA_TARGETS = (
 )
 # Position ids of these families depend on which tokens are visual; Qwen2.5-VL is silently wrong without.
 NEEDS_TOKEN_TYPES = frozenset({"qwen2_vl", "qwen2_5_vl", "qwen3_vl"})
+_DISPENSABLE = ("pooler.", "lm_head.")  # weights that embeddings do without; what needs them asks for them itself
 _DEFAULTS = ModelConfig()
+_ENCODERS_OF = frozenset({"t5", "mt5", "umt5"})
 _RIGHT_PADDING_ONLY = frozenset({"bert"})
-
-
-@contextlib.contextmanager
-def no_bars(local: bool = True) -> Iterator[None]:
-    """Without the library's progress bars, which flash for every small file; a download (not local) keeps its own."""
-    if local:
-        transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.enable_progress_bar()
 
 
 def processor_class(family: str) -> type:
@@ -141,25 +133,11 @@ def picture_grids(processor: Any, inputs: Mapping[str, Tensor], sizes: Sequence[
     return [Grid(rows * side, columns * side, side) for columns, rows in canvases]
 
 
-def _read_config(source: str) -> Any:
-    if not source:
-        raise InputError("model.backbone: not given: name a folder with a model, or a hub id such as Qwen/Qwen3-0.6B")
-    try:
-        return AutoConfig.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"model.backbone: {source!r}: cannot be loaded: give a folder or hub id ({reason})") from None
-
-
-def family_of(source: str) -> str:
-    """transformers' name of what is in a folder or hub id; InputError where it cannot be known."""
-    return _read_config(source).model_type
-
-
 class Backbone(nn.Module):
     """Hidden states of a pretrained model, with LoRA adapters on it or without."""
 
     unquantized: tuple[str, ...] = ()  # beside what sees
+    counts_visual = False  # visual tokens have places like words, not rows and columns
     lora_targets, bert_lora_targets = _LORA_TARGETS, _BERT_LORA_TARGETS
 
     def __init__(self, model: PreTrainedModel):
@@ -169,30 +147,46 @@ class Backbone(nn.Module):
         self.hidden_size: int = model.config.get_text_config().hidden_size
 
     @classmethod
-    def load(cls, source: str, config: ModelConfig = _DEFAULTS, kernel: AttentionKernel = "sdpa") -> "Backbone":
-        """Weights from a folder or hub id, in `config`'s dtype, quantization and attention. InputError where there
-        are none.
+    def load(
+        cls,
+        source: str,
+        config: ModelConfig = _DEFAULTS,
+        kernel: AttentionKernel = "sdpa",
+        more: Mapping[str, Any] | None = None,
+    ) -> "Backbone":
+        """Weights from a folder or hub id, in `config`'s dtype, quantization and attention; `more` is for
+        from_pretrained. InputError where there are none.
         """
         family = family_of(source)
         check_kernel(kernel, config.dtype)
-        dtype, options = DTYPES[config.dtype], {}
+        dtype, options = DTYPES[config.dtype], {**how_to_read(source), **(more or {})}
         if config.quantization:
             kept = [*_VISION, *cls.unquantized]
             options["quantization_config"] = quantization_config(config.quantization, dtype, kept)
+        if kernel != "sdpa":  # which is taken anyway, except by the few models that have none (MPNet)
+            options["attn_implementation"] = kernel
         try:
-            with no_bars(local=Path(source).is_dir()):
-                loader = cls.loader(family)
-                model = loader.from_pretrained(source, dtype=dtype, attn_implementation=kernel, **options)
+            with no_bars(local=Path(source).is_dir()), no_report():
+                loader, options["output_loading_info"] = cls.loader(family), True
+                model, info = loader.from_pretrained(source, dtype=dtype, **options)
         except (OSError, ValueError) as error:
             raise InputError(f"model.backbone: {source!r}: {str(error).strip().splitlines()[0]}") from None
+        if missing := sorted(name for name in info["missing_keys"] if not name.startswith(_DISPENSABLE)):
+            raise InputError(
+                f"model.backbone: {source!r}: lacks {len(missing)} weights, {missing[0]} first: give a whole model"
+            )
+        if "key_mapping" in options:  # which transformers would undo in what is saved of the model
+            model._weight_conversions = None  # pyright: ignore[reportPrivateUsage]
         set_attention(model, config.attention)
         keep_unpacked(model)
-        return cls(model)
+        backbone = cls(model)
+        backbone.counts_visual = config.positions == "text"
+        return backbone
 
     @staticmethod
     def loader(family: str) -> Any:
-        """The auto class that reads a family's weights."""
-        return AutoModel
+        """The auto class that reads a family's weights; of two halves, the one that reads texts."""
+        return AutoModelForTextEncoding if family in _ENCODERS_OF else AutoModel
 
     @property
     def sees_pictures(self) -> bool:
@@ -226,16 +220,16 @@ class Backbone(nn.Module):
 
         self.model = PeftModel.from_pretrained(self.model, str(folder), is_trainable=True)
 
-    def set_lora(self, folder: Path) -> None:
-        """Into adapters that `add_lora` made, the weights saved in `folder`."""
+    def set_lora(self, weights: Mapping[str, Tensor]) -> None:
+        """Into adapters that `add_lora` made, the weights of `adapter_model.safetensors`."""
         from peft import set_peft_model_state_dict
 
-        result = set_peft_model_state_dict(self.model, load_file(folder / "adapter_model.safetensors"))
+        result = set_peft_model_state_dict(self.model, dict(weights))
         assert not result.unexpected_keys and not any("lora_" in name for name in result.missing_keys)
 
     def check_lengths(self, config: ModelConfig) -> None:
         """Raise an InputError where texts may be longer than the model has positions for."""
-        limit = self.model.config.max_position_embeddings
+        limit = getattr(self.model.config, "max_position_embeddings", None) or math.inf
         for name in ("max_query_tokens", "max_document_tokens"):
             if getattr(config, name) > limit:
                 raise InputError(f"model.{name}: {getattr(config, name)}: the backbone reads {limit}: lower it")
@@ -260,7 +254,9 @@ class Backbone(nn.Module):
         """A model input in the library's words."""
         if "image_grid_thw" in inputs and self.family in NEEDS_TOKEN_TYPES:
             assert "mm_token_type_ids" in inputs, f"{self.family} needs mm_token_type_ids with pictures"
-        given: dict[str, Any] = {name: tensor for name, tensor in inputs.items() if name != "positions"}
+        given: dict[str, Any] = {n: tensor for n, tensor in inputs.items() if n not in ("positions", "scored")}
+        if self.counts_visual and "image_grid_thw" in inputs:
+            given["position_ids"] = (inputs["attention_mask"].long().cumsum(1) - 1).clamp(min=0)
         if "image_features" in given:
             seen, layers = given.pop("image_features"), given.pop("deepstack_features", torch.empty(0, 0))
             given["mm_encoder_outputs"] = {

@@ -7,37 +7,89 @@ the checkpoint lacks is new; one that is not wanted is left out.
 """
 
 import logging
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from colmrl.config import Config
 from colmrl.errors import InputError
-from colmrl.models.retriever import Description, Retriever, describe, read_description
+from colmrl.models.description import Description, describe, is_own, read_own
+from colmrl.models.retriever import Retriever
+from colmrl.models.sources import find_source, located
+from colmrl.models.sources.source import Source
 from colmrl.models.weights import weights_fingerprint
 
 log = logging.getLogger(__name__)
 
 
-def take_over(config: Config, folder: str | Path) -> Retriever:
+# How a record becomes vectors; where one of these settings is left at its default, the checkpoint's stands.
+_KEPT: dict[str, tuple[str, ...]] = {
+    "model": (
+        "padding_side", "lower_case", "special_tokens", "query_prompt", "document_prompt", "template",
+        "query_instruction", "document_instruction", "generation_prompt", "query_expansion", "query_skiplist",
+        "document_skiplist", "document_vectors", "positions",
+    ),
+    "single": ("dense", "bias"),
+    "multi": ("dense", "projection", "bias"),
+}  # fmt: skip
+_KEPT_OF_OTHERS: dict[str, tuple[str, ...]] = {  # these too, where another library trained it
+    "model": ("document_fields", "max_query_tokens", "max_document_tokens"),
+    "lora": ("r", "alpha", "targets"),
+    "single": ("pooling", "projection"),
+}
+
+
+def take_over(config: Config, checkpoint: str | Path) -> Retriever:
     """A model as `config` says, with the checkpoint's weights. Raises InputError where they cannot be its own."""
-    folder = Path(folder)
-    before, wanted = read_description(folder), describe(config)
-    _check_settings(folder, before, wanted)
+    folder = located(checkpoint)
+    source = None if is_own(folder) else find_source(folder)
+    before = source.description if source else read_own(folder)
+    config = _kept(config, before, folder, _KEPT_OF_OTHERS if source else {})
+    _check_settings(folder, before, describe(config))
     trained = before.model.tuning
-    model = Retriever.create(config, str(folder / "backbone") if trained == "full" else None)
+    model = Retriever.create(config, str(folder / "backbone") if trained == "full" else None, source)
     if trained != "full":
-        base = model.description.backbone_fingerprint or weights_fingerprint(config.model.backbone)
-        if base != before.backbone_fingerprint:
+        wanted = before.backbone_fingerprint or weights_fingerprint(before.model.backbone)
+        if wanted != (model.description.backbone_fingerprint or weights_fingerprint(config.model.backbone)):
             raise InputError(
                 f"train.init_from: {folder}: was trained on other base weights than {config.model.backbone!r} holds: "
                 f"set model.backbone={before.model.backbone}"
             )
     if trained == "lora":
-        model.backbone.set_lora(folder / "adapter")
-    _take_heads(model, folder)
+        model.backbone.set_lora(_adapter(folder, source))
+    _take_heads(model, source.heads() if source else load_file(folder / "heads.safetensors"), folder)
     return model
+
+
+def _adapter(folder: Path, source: Source | None) -> Mapping[str, Tensor]:
+    if source is None:
+        return load_file(folder / "adapter" / "adapter_model.safetensors")
+    assert source.adapter is not None
+    return source.adapter()
+
+
+def _kept(config: Config, before: Description, folder: Path, more: Mapping[str, tuple[str, ...]]) -> Config:
+    """With the checkpoint's settings in place of those that were left at their defaults; and with its base, if none is
+    named."""
+    sections, said = {}, []
+    heads = {name for name in ("single", "multi") if getattr(before, name).dims}
+    adapted = {"lora"} if before.model.tuning == config.model.tuning == "lora" else set[str]()
+    for section in ("model", *heads, *adapted):
+        now, then = getattr(config, section), getattr(before, section)
+        names = (*_KEPT.get(section, ()), *more.get(section, ()))
+        default = {field.name: field.default for field in fields(now)}
+        kept = {name: getattr(then, name) for name in names if getattr(now, name) == default[name]}
+        said += [f"{section}.{name}={value}" for name, value in kept.items() if value != default[name]]
+        if section == "model" and not now.backbone:
+            kept["backbone"] = then.backbone
+        sections[section] = replace(now, **kept)
+    if said:
+        log.info("from %s: as there: %s", folder, ", ".join(said))
+    return replace(config, **sections)
 
 
 def _check_settings(folder: Path, before: Description, wanted: Description) -> None:
@@ -52,8 +104,10 @@ def _check_settings(folder: Path, before: Description, wanted: Description) -> N
                 compared[f"lora.{name}"] = (getattr(before.lora, name), getattr(wanted.lora, name))
     if old.attention == "bidirectional":
         compared["model.attention"] = (old.attention, new.attention)
-    if before.single.dims and wanted.single.dims:
-        compared["single.pooling"] = (before.single.pooling, wanted.single.pooling)
+    for section, names in (("single", ("pooling", "dense", "bias")), ("multi", ("dense", "projection", "bias"))):
+        one, other = getattr(before, section), getattr(wanted, section)
+        if one.dims and other.dims:
+            compared |= {f"{section}.{name}": (getattr(one, name), getattr(other, name)) for name in names}
     changed = [f"{key} ({was}, not {now})" for key, (was, now) in compared.items() if was != now]
     if changed:
         raise InputError(
@@ -62,8 +116,7 @@ def _check_settings(folder: Path, before: Description, wanted: Description) -> N
         )
 
 
-def _take_heads(model: Retriever, folder: Path) -> None:
-    saved = load_file(folder / "heads.safetensors")
+def _take_heads(model: Retriever, saved: Mapping[str, Tensor], folder: Path) -> None:
     own = {name: p for name, p in model.named_parameters() if not name.startswith("backbone.")}
     for name, parameter in own.items():
         if name not in saved:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,11 +14,13 @@ from colmrl.data.records import Document, Query
 from colmrl.errors import InputError
 from colmrl.models.backbone import picture_grids, pixels_used
 from colmrl.models.positions import TEXT, positions_of
+from colmrl.models.scored import Scored
 
 ModelInput = dict[str, Tensor]
+Kind = Literal["query", "document"]
 # The rest is of pictures, one after another.
 OF_TOKENS = frozenset(
-    {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "hidden", "positions", "pooled"}
+    {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "hidden", "positions", "pooled", "scored"}
 )
 
 # A JPEG far larger than the model's budget is decoded at 1/2, 1/4 or 1/8, never below twice what is used in each
@@ -34,6 +36,8 @@ class Told(NamedTuple):
     images: tuple[str, ...]
     name: str
     limit: int
+    kind: Kind = "document"
+    instruction: str | None = None
 
 
 class InputBuilder:
@@ -50,6 +54,7 @@ class InputBuilder:
         self.sees_pictures = self.tokenizer is not processor
         self._enough_pixels = _OVERSAMPLING * pixels_used(processor) if self.sees_pictures else None
         self.harmless = harmless(self.tokenizer)
+        self.scored = Scored(config, self.tokenizer, getattr(processor, "image_token_id", None))
 
     def queries(self, queries: Sequence[Query]) -> ModelInput:
         return self.join(self.each_query(queries))
@@ -65,7 +70,8 @@ class InputBuilder:
 
     def told_query(self, query: Query) -> Told:
         limit = self.config.max_query_tokens
-        return Told(self.config.query_prompt, query.text, query.images, f"query {query.id!r}", limit)
+        instruction, name = self.config.query_instruction, f"query {query.id!r}"
+        return Told(self.config.query_prompt, query.text, query.images, name, limit, "query", instruction)
 
     def told_document(self, document: Document) -> Told:
         fields = self.config.document_fields
@@ -75,6 +81,7 @@ class InputBuilder:
             document.images if "image" in fields else (),
             f"document {document.id!r}",
             self.config.max_document_tokens,
+            instruction=self.config.document_instruction,
         )
 
     def join(self, records: Sequence[ModelInput]) -> ModelInput:
@@ -106,7 +113,8 @@ class InputBuilder:
                     f"{record.name}: has a picture, but the backbone reads text only: model.document_fields=[text]"
                 )
         texts = iter(self._texts([record for record in records if not record.images]))  # all at once: far faster
-        return [self._with_pictures(record) if record.images else next(texts) for record in records]
+        made = [self._with_pictures(record) if record.images else next(texts) for record in records]
+        return [self.scored(one, record.kind) for one, record in zip(made, records, strict=True)]
 
     def _texts(self, records: Sequence[Told]) -> list[ModelInput]:
         if not records:
@@ -141,10 +149,21 @@ class InputBuilder:
         return made | {"positions": positions_of(made["input_ids"], self.processor.image_token_id, pictures)}
 
     def _templated(self, record: Told) -> str:
-        content: list[dict[str, str]] = [{"type": "image"} for _ in record.images]
         text = record.prompt.replace("{text}", self.cut(self.harmless(record.text), record.limit))
+        if self.config.template == "none":
+            if (room := text.count(self.processor.image_token)) != len(record.images):
+                raise InputError(
+                    f"{record.name}: {len(record.images)} pictures, but model.{record.kind}_prompt has room for {room}:"
+                    " leave the others out"
+                )
+            return text
+        content: list[dict[str, str]] = [{"type": "image"} for _ in record.images]
         content += [{"type": "text", "text": text}] if text else []
-        return self.processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
+        turns = [{"role": "user", "content": content}]
+        if record.instruction is not None:
+            turns.insert(0, {"role": "system", "content": [{"type": "text", "text": record.instruction}]})
+        more = {"add_generation_prompt": True} if self.config.generation_prompt else {}
+        return self.processor.apply_chat_template(turns, tokenize=False, **more)
 
     def cut(self, text: str, limit: int) -> str:
         """The first `limit` tokens of a text, as text: a template's closing tokens must not be cut."""

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from colmrl.errors import InputError
 from colmrl.files import new_folder
+from colmrl.models.description import is_own
 from colmrl.models.retriever import Description, fingerprint, read_description, write_description
 
 # What each may have its own of: it is of the loss, or the sum is.
@@ -37,6 +38,9 @@ def merge(folders: Sequence[str | Path], shares: Sequence[float] | None, out: st
     if min(shares) <= 0:
         raise InputError(f"--weights: {min(shares):g}: is not positive: leave that checkpoint out")
     paths = [Path(folder) for folder in folders]
+    for path in paths:
+        if not is_own(path):
+            raise InputError(f"{path}: not a colmrl checkpoint (no colmrl.json): only those are averaged")
     descriptions = [read_description(path) for path in paths]
     for path, description in zip(paths[1:], descriptions[1:], strict=True):
         if differing := _differences(descriptions[0], description):

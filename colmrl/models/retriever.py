@@ -10,27 +10,29 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from colmrl.config import Config, LoraConfig, ModelConfig, MultiConfig, ShowConfig, SingleConfig
+from colmrl.config import Config
 from colmrl.errors import InputError
 from colmrl.models.attention import AttentionKernel
-from colmrl.models.backbone import Backbone, load_processor, no_bars
+from colmrl.models.backbone import Backbone, no_bars
+from colmrl.models.description import Description as Description
+from colmrl.models.description import describe, is_own, read_own
+from colmrl.models.description import write_description as write_description
 from colmrl.models.heads import MultiHead, SingleHead
 from colmrl.models.inputs import InputBuilder
+from colmrl.models.processors import processor_of
+from colmrl.models.sources import find_source, located
+from colmrl.models.sources.source import Source
 from colmrl.models.weights import weights_fingerprint
 from colmrl.scoring import MultiVectors
-from colmrl.view import TrainedViews
-
-FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -54,33 +56,6 @@ class Embeddings:
         )
 
 
-@dataclass(frozen=True)
-class Description:
-    """What `colmrl.json` says."""
-
-    model: ModelConfig
-    lora: LoraConfig
-    single: SingleConfig
-    multi: MultiConfig
-    show: ShowConfig = field(default_factory=ShowConfig)
-    backbone_fingerprint: str | None = None  # of the base weights, where the folder does not hold them
-    format: int = FORMAT
-
-    @property
-    def trained(self) -> TrainedViews:
-        return TrainedViews(self.single.dims, self.multi.dims)
-
-
-_DESCRIPTION = TypeAdapter(Description)
-
-
-def describe(config: Config) -> Description:
-    """What a checkpoint of this configuration is; a backbone in a local folder is named by its absolute path."""
-    source = Path(config.model.backbone)
-    model = replace(config.model, backbone=str(source.resolve())) if source.is_dir() else config.model
-    return Description(model, config.lora, config.single, config.multi, config.show)
-
-
 class Retriever(nn.Module):
     def __init__(self, description: Description, backbone: Backbone, processor: Any):
         super().__init__()
@@ -92,11 +67,14 @@ class Retriever(nn.Module):
         self.multi = MultiHead(multi, width) if multi.dims else None
 
     @classmethod
-    def create(cls, config: Config, weights: str | None = None) -> "Retriever":
-        """A new model from `model.backbone`, heads drawn with `seed`; `weights`: a folder with its weights instead."""
+    def create(cls, config: Config, weights: str | None = None, source: Source | None = None) -> "Retriever":
+        """A new model from `model.backbone`, heads drawn with `seed`. `weights`: a folder with its weights instead;
+        `source`: of which it has the processor, and by which the weights are read.
+        """
         model = config.model
-        processor = load_processor(model.backbone, model.max_pixels, model.padding_side)
-        backbone = Backbone.load(weights or model.backbone, model, config.attention_kernel)
+        processor = processor_of(model, (source and source.processor) or model.backbone)
+        options = source.options if source else {}
+        backbone = Backbone.load(weights or model.backbone, model, config.attention_kernel, options)
         torch.manual_seed(config.seed)
         match model.tuning:
             case "full":
@@ -115,10 +93,12 @@ class Retriever(nn.Module):
     @classmethod
     def load(cls, folder: str | Path, kernel: AttentionKernel = "sdpa") -> "Retriever":
         """A checkpoint, bit-equal to what was saved. Raises InputError where it is not one, or its base changed."""
-        folder = Path(folder)
-        description = read_description(folder)
+        folder = located(folder)
+        if not is_own(folder):
+            return cls._from_source(find_source(folder), kernel)
+        description = read_own(folder)
         model = description.model
-        processor = load_processor(str(folder / "processor"), model.max_pixels, model.padding_side)
+        processor = processor_of(model, str(folder / "processor"))
         if model.tuning == "full":
             backbone = Backbone.load(str(folder / "backbone"), model, kernel)
             backbone.requires_grad_(True)
@@ -137,9 +117,29 @@ class Retriever(nn.Module):
         retriever.load_heads(folder)
         return retriever
 
+    @classmethod
+    def _from_source(cls, source: Source, kernel: AttentionKernel) -> "Retriever":
+        description = source.description
+        model = description.model
+        processor = processor_of(model, source.processor or model.backbone)
+        backbone = Backbone.load(model.backbone, model, kernel, source.options)
+        description = replace(description, backbone_fingerprint=weights_fingerprint(model.backbone))
+        if source.adapter is not None:
+            backbone.add_lora(description.lora)
+            backbone.set_lora(source.adapter())
+        else:
+            backbone.requires_grad_(False)
+        if not backbone.sees_pictures:
+            backbone.check_lengths(model)
+        retriever = cls(description, backbone, processor)
+        retriever.set_heads(source.heads())
+        return retriever
+
     def load_heads(self, folder: Path) -> None:
         """The heads' weights from a checkpoint folder."""
-        heads = load_file(folder / "heads.safetensors")
+        self.set_heads(load_file(folder / "heads.safetensors"))
+
+    def set_heads(self, heads: Mapping[str, Tensor]) -> None:
         missing, unexpected = self.load_state_dict(heads, strict=False)
         assert not unexpected and all(name.startswith("backbone.") for name in missing)
 
@@ -167,9 +167,10 @@ class Retriever(nn.Module):
 
     def _embed(self, inputs: Mapping[str, Tensor]) -> Embeddings:
         hidden, mask = self.backbone(inputs)
-        multi = self.multi(hidden, mask) if self.multi is not None else None
+        scored = inputs.get("scored", mask)
+        multi = self.multi(hidden, scored) if self.multi is not None else None
         if multi is not None and "positions" in inputs:
-            multi = replace(multi, positions=inputs["positions"][mask].float())
+            multi = replace(multi, positions=inputs["positions"][scored].float())
         return Embeddings(self.single(hidden, mask) if self.single is not None else None, multi)
 
     def compile_heads(self) -> None:
@@ -183,33 +184,30 @@ class Retriever(nn.Module):
         return next(self.parameters()).device
 
 
-def write_description(folder: Path, description: Description) -> None:
-    content = _DESCRIPTION.dump_python(description, mode="json")
-    (folder / "colmrl.json").write_text(json.dumps(content, indent=2))
+def read_description(folder: str | Path) -> Description:
+    """What a checkpoint is: ours, or another library's, read as what it is. Raises InputError where it is none."""
+    folder = located(folder)
+    return read_own(folder) if is_own(folder) else find_source(folder).description
 
 
-def read_description(folder: Path) -> Description:
-    """`colmrl.json` of a checkpoint, checked."""
-    path = folder / "colmrl.json"
-    if not path.is_file():
-        raise InputError(f"{folder}: not a colmrl checkpoint (no colmrl.json): give the OUTPUT/checkpoint of train.py")
-    try:
-        description = _DESCRIPTION.validate_json(path.read_bytes())
-    except ValueError as error:
-        raise InputError(
-            f"{path}: cannot be read: {' '.join(str(error).split())}: write the checkpoint again"
-        ) from None
-    if description.format != FORMAT:
-        raise InputError(f"{path}: format: {description.format} is not {FORMAT}: use the colmrl that wrote it")
-    return description
+def read_processor(folder: str | Path) -> Any:
+    """A checkpoint's processor or tokenizer, as its settings want it."""
+    folder = located(folder)
+    if is_own(folder):
+        return processor_of(read_own(folder).model, str(folder / "processor"))
+    source = find_source(folder)
+    return processor_of(source.description.model, source.processor or source.description.model.backbone)
 
 
 def fingerprint(folder: str | Path) -> str:
     """Hash of all of a checkpoint's files: weights, processor, prompts, pixel budget, and its base's own hash."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(folder).rglob("*")):
-        if path.is_file() and path.name != "README.md":
-            digest.update(str(path.relative_to(folder)).encode())
+    digest, folder = hashlib.sha256(), located(folder)
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if path.is_file() and path.name != "README.md" and not name.parts[0].startswith("."):  # .git, .cache
+            digest.update(str(name).encode())
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
+    if (folder / "adapter_config.json").is_file():  # another library's, which does not say what its base was
+        digest.update(weights_fingerprint(find_source(folder).description.model.backbone).encode())
     return digest.hexdigest()[:32]

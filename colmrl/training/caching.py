@@ -76,6 +76,11 @@ def prepare_cache(config: Config, model: Retriever, dataset: ExampleDataset, siz
 def check_frozen(config: Config, model: Retriever) -> None:
     """Raise an InputError unless what is to be cached is there, and never trained."""
     place = f"train.tower_cache: {config.train.tower_cache}"
+    if model.inputs.scored.changes and config.model.tuning == "frozen":
+        raise InputError(
+            f"{place}: hidden states are not kept for a model with query expansion, a skiplist or vectors of pictures "
+            "only: leave it null"
+        )
     if config.model.tuning == "frozen":
         return
     if not model.backbone.sees_pictures:

@@ -1,0 +1,38 @@
+"""Of which family a model is, from what stands in its folder or at its hub id."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig
+
+from colmrl.errors import InputError
+
+
+def _read_config(source: str) -> Any:
+    if not source:
+        raise InputError("model.backbone: not given: name a folder with a model, or a hub id such as Qwen/Qwen3-0.6B")
+    try:
+        return AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"model.backbone: {source!r}: cannot be loaded: give a folder or hub id ({reason})") from None
+
+
+def how_to_read(source: str) -> dict[str, Any]:
+    """For from_pretrained: of the backbone under `vlm` in a model with a projection (ColQwen2ForRetrieval)."""
+    config = getattr(_read_config(source), "vlm_config", None)
+    if config is None:
+        return {}
+    return {"config": config, "key_mapping": {r"^vlm\.(model\.(?=language_model|visual))?": ""}}
+
+
+def family_of(source: str) -> str:
+    """transformers' name of what is in a folder or hub id; InputError where it cannot be known. An adapter is of its
+    base's, a model made of a backbone and a projection (`vlm_config`) of the backbone's.
+    """
+    adapter = Path(source) / "adapter_config.json"
+    if adapter.is_file() and not (Path(source) / "config.json").is_file():
+        source = json.loads(adapter.read_text())["base_model_name_or_path"]
+    config = _read_config(source)
+    return getattr(config, "vlm_config", config).model_type
