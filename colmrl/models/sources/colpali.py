@@ -19,8 +19,8 @@ from colmrl.config import LoraConfig, ModelConfig, MultiConfig, SingleConfig
 from colmrl.errors import InputError
 from colmrl.models.description import Description
 from colmrl.models.sources.colpali_adapter import Adapter
+from colmrl.models.sources.saved_tensors import SavedTensors, Shape
 from colmrl.models.sources.source import Source, read_json, saved_dtype
-from colmrl.models.sources.tensors import Shape, Tensors
 
 HEADS = ("custom_text_proj", "embedding_proj_layer")  # colpali-engine's, transformers'
 _NATIVE_TYPES = ("colqwen2", "colpali", "colmodernvbert")  # model_type of transformers' classes
@@ -53,7 +53,7 @@ def _adapted(folder: Path, config: Mapping[str, Any]) -> Source | None:
         raise InputError(f"{place}: base_model_name_or_path: not given: write the folder or hub id of the base there")
     try:
         root = located(base)
-        there = Tensors.of(root)
+        there = SavedTensors.of(root)
     except InputError as error:
         raise InputError(f"{place}: base_model_name_or_path: {base}: not found: correct it ({error})") from None
     adapter = Adapter.read(folder, config, there.shapes, HEADS)
@@ -79,7 +79,7 @@ class _Whole:
     """A folder with all weights of a model and its projection."""
 
     folder: Path
-    tensors: Tensors
+    tensors: SavedTensors
     family: str
     head: str  # what the projection is called
     projection: Shape  # (out, in)
@@ -94,7 +94,7 @@ class _Whole:
                 f"{folder / 'config.json'}: model_type: {family}: models of this kind are read on the backbones "
                 f"{', '.join(_PROMPTS)} only: start from one of those"
             )
-        tensors = Tensors.of(folder)
+        tensors = SavedTensors.of(folder)
         head = _head_name(tensors.shapes)
         if head is not None:
             return cls(folder, tensors, family, head, tensors.shapes[f"{head}.weight"])
@@ -157,7 +157,7 @@ def _has_processor(folder: Path) -> bool:
 
 def _has_head(folder: Path) -> bool:
     there = any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json"))
-    return there and _head_name(Tensors.of(folder).shapes) is not None
+    return there and _head_name(SavedTensors.of(folder).shapes) is not None
 
 
 def _head_name(there: Mapping[str, Any]) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from colmrl.config import LoraConfig
 from colmrl.errors import InputError
-from colmrl.models.sources.tensors import Shape, Tensors
+from colmrl.models.sources.saved_tensors import SavedTensors, Shape
 
 _FILE = "adapter_model.safetensors"
 # What changes the computation, and the values with which it does not.
@@ -35,7 +35,7 @@ _RENAMED = (
 
 @dataclass(frozen=True)
 class Adapter:
-    tensors: Tensors
+    tensors: SavedTensors
     lora: LoraConfig  # with the modules as `targets`
     modules: frozenset[str]  # of our backbone
     names: Mapping[str, str]  # in the file → on our backbone
@@ -47,7 +47,7 @@ class Adapter:
     ) -> "Adapter":
         """Of a folder with `config` in adapter_config.json, on a base that has weights of such names and shapes."""
         _check_config(folder / "adapter_config.json", config)
-        tensors = Tensors.of(folder, _FILE)
+        tensors = SavedTensors.of(folder, _FILE)
         path = folder / _FILE
         own = {_own(name.removesuffix(".weight")): shape for name, shape in base.items() if name.endswith(".weight")}
         names, head, modules = {}, {}, set()

@@ -15,11 +15,11 @@ Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Tensors:
+class SavedTensors:
     files: tuple[Path, ...]
 
     @classmethod
-    def of(cls, folder: Path, name: str = "model.safetensors") -> "Tensors":
+    def of(cls, folder: Path, name: str = "model.safetensors") -> "SavedTensors":
         """The files that transformers (peft: `name`) reads. Raises InputError where there are none."""
         if (folder / name).is_file():
             return cls((folder / name,))
