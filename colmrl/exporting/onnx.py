@@ -1,7 +1,7 @@
 """A text model's single head as one ONNX graph: tokens → the normalised vector, pooling and projection in it.
 
-Input: input_ids and attention_mask, batch × tokens, both free. Output: sentence_embedding, at the largest trained dim; cut it
-shorter and normalise again for the others. Written by torch.onnx.export; the tokenizer lies beside it.
+Input: input_ids and attention_mask, batch × tokens, both free. Output: sentence_embedding, at the largest trained dim;
+cut it shorter and normalise again for the others. Written by torch.onnx.export; the tokenizer lies beside it.
 """
 
 import contextlib
