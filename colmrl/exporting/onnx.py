@@ -1,7 +1,7 @@
 """A text model's single head as one ONNX graph: tokens → the normalised vector, pooling and projection in it.
 
-Input: input_ids and attention_mask, batch × tokens, both free. Output: embedding, at the largest trained dim; cut it
-shorter and normalise again for the others. Written by torch.onnx.export; the tokenizer lies beside it.
+Input: input_ids and attention_mask, batch × tokens, both free. Output: sentence_embedding, at the largest trained dim;
+cut it shorter and normalise again for the others. Written by torch.onnx.export; the tokenizer lies beside it.
 """
 
 import contextlib
@@ -59,7 +59,7 @@ def write_onnx(out: Path, plain: Plain) -> None:
             tuple(example[name] for name in _INPUTS),
             str(out / "model.onnx"),
             input_names=list(_INPUTS),
-            output_names=["embedding"],
+            output_names=["sentence_embedding"],  # "embedding" is what the exporter calls a node of its own
             dynamic_shapes=sizes,
             dynamo=True,
         )
