@@ -22,7 +22,7 @@ from colmrl.evaluation.each_query import join_each, write_each
 from colmrl.evaluation.frontier_report import run_frontier
 from colmrl.evaluation.report import write_report
 from colmrl.evaluation.run import Row, chosen_views, judge_views, open_task, read_results, write_results
-from colmrl.files import write_text
+from colmrl.files import locked, write_text
 from colmrl.inputs import write_inputs
 from colmrl.lineage import hash_of, read_rounds, write_round
 from colmrl.mining import mine, report_path
@@ -44,6 +44,11 @@ def loop(config: Config) -> list[Row]:
     """Run the rounds that `config.loop` asks for into `config.output`; returns the rows of all rounds."""
     _check_views(config)
     config = write_inputs(config)
+    with locked(Path(config.output), remedy="choose another --output"):
+        return _rounds(config)
+
+
+def _rounds(config: Config) -> list[Row]:
     output = Path(config.output)
     _start(config, output)
     rows: list[Row] = []

@@ -1,13 +1,11 @@
-"""What would make a run another than was asked for is said, not passed over: two at once, other data or processes than
+"""What would make a run another than was asked for is said, not passed over: other data or processes than
 it was begun with, settings that nothing uses, weights that are no numbers.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
 from pathlib import Path
-from typing import IO
 
 from torch import nn
 
@@ -17,20 +15,6 @@ from colmrl.errors import InputError
 from colmrl.processes import processes
 
 log = logging.getLogger(__name__)
-
-
-def locked(output: Path) -> IO[str]:
-    """The run folder's lock, held until the file is closed or its process ends, however it does."""
-    output.mkdir(parents=True, exist_ok=True)
-    lock = (output / ".lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise InputError(
-            f"{output}: another process trains here: wait for it, stop it (a launcher's workers may outlive it), or "
-            "choose another --output"
-        ) from None
-    return lock
 
 
 def identity(examples: Mixture | None) -> dict[str, object]:
