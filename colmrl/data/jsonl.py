@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from colmrl.data.records import Document, Query, Records
 from colmrl.errors import InputError, located
-from colmrl.files import absolute, is_file, write_whole
+from colmrl.files import absolute, climbs, is_file, write_whole
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -99,11 +99,19 @@ class Row:
         return value
 
     def picture(self, field: str, name: str, root: Path, remedy: str) -> str:
-        """The absolute path of a picture named relative to `root`, or absolutely; it must exist."""
+        """The absolute path of a picture named relative to `root`, and below it, or absolutely; it must exist."""
+        self.inside(field, name)
         path = root / name
         if not is_file(path):
             raise self.error(field, f"no such file {str(path)!r}", remedy)
         return absolute(path)
+
+    def inside(self, field: str, name: str) -> str:
+        """The same name of a file, unless it is a relative one that leads out of the folder that it starts in."""
+        if climbs(name):
+            remedy = "put the file below that folder, or name it absolutely"
+            raise self.error(field, f"{name!r} climbs out of the folder that paths start in", remedy)
+        return name
 
 
 def read_rows(path: str | Path, parse: Callable[[Row], T], strict: bool = True) -> Iterator[T]:

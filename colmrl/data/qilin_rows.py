@@ -136,7 +136,7 @@ def cover(row: Row) -> str:
     paths = items(row, "image_path")
     if not all(isinstance(path, str) for path in paths):
         raise row.error("image_path", f"{_short(paths)} has what is no text", "write a list of paths")
-    return row.encodable("image_path", paths[0]) if paths else ""
+    return row.inside("image_path", row.encodable("image_path", paths[0])) if paths else ""
 
 
 def note_document(row: Row, name: str, images: tuple[str, ...]) -> Document:
