@@ -8,7 +8,7 @@ Each prints one table and writes benchmarks/results/NAME.json.
 import sys
 from typing import Literal, cast, get_args
 
-Name = Literal["maxsim", "search", "mining", "negatives", "false_negatives", "sizes", "kills", "rerank"]
+Name = Literal["maxsim", "search", "mining", "negatives", "false_negatives", "sizes", "kills", "rerank", "fuzz"]
 
 
 def main() -> None:
@@ -31,6 +31,8 @@ def main() -> None:
             from sizes import main as benchmark
         case "kills":
             from kills import main as benchmark
+        case "fuzz":
+            from fuzz import main as benchmark
         case "rerank":
             from rerank import main as benchmark
     benchmark(options)

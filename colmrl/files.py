@@ -5,18 +5,20 @@ import errno
 import fcntl
 import functools
 import hashlib
+import json
 import logging
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Concatenate, Literal, ParamSpec
+from typing import IO, Any, Concatenate, Literal, ParamSpec
 
 from colmrl.errors import InputError
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
+MAX_LINE_BYTES = 64 << 20  # a longer line is no record: memory is not spent on it
 _HELD = set[Path]()  # locks of this process: POSIX's are its own, whoever in it asks
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
@@ -131,6 +133,34 @@ def digest(path: Path, algorithm: Literal["sha256", "blake2b"] = "blake2b") -> s
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
+def bounded_lines(file: IO[bytes], path: Path) -> Iterator[tuple[int, bytes]]:
+    """Lines with their numbers, counted from 1; an InputError at one that is
+    longer than any record.
+    """
+    for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
+        if len(line) > MAX_LINE_BYTES:
+            raise InputError(
+                f"{path}:{number}: line: longer than {MAX_LINE_BYTES >> 20} MiB: write one record a line, and pictures "
+                "as files"
+            )
+        yield number, line
+
+
+def read_json(path: Path, remedy: str, keys: Sequence[str] = ()) -> dict[str, Any]:
+    """What a file states: an object that has `keys`; an InputError where it is anything else."""
+    try:
+        stated = json.loads(path.read_bytes())
+        if not isinstance(stated, dict):
+            raise ValueError(f"a {type(stated).__name__}, not an object")
+        if missing := [key for key in keys if key not in stated]:
+            raise ValueError(f"no {missing[0]!r}")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}): {remedy}") from None
+    except (ValueError, RecursionError) as error:  # ValueError: JSON and Unicode errors alike
+        raise InputError(f"{path}: cannot be read ({error}): {remedy}") from None
+    return stated
+
+
 def whole_lines(path: Path) -> list[bytes]:
     """Of a file that lines are appended to, none where there is no file; one that a kill has torn is cut off it."""
     if not path.is_file():
@@ -155,7 +185,7 @@ def climbs(name: str) -> bool:
     """Whether a relative name leads out of the folder that it starts in. Absolute ones, and links, lead where they say:
     whoever wrote them there meant it.
     """
-    return not Path(name).is_absolute() and os.path.normpath(name).split(os.sep)[0] == os.pardir
+    return not Path(name).is_absolute() and Path(os.path.normpath(name)).parts[:1] == (os.pardir,)
 
 
 def file_name(name: str) -> bool:

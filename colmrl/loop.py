@@ -25,7 +25,7 @@ from colmrl.evaluation.run import Row, chosen_views, judge_views, open_task, rea
 from colmrl.files import locked, write_text
 from colmrl.inputs import write_inputs
 from colmrl.lineage import hash_of, read_rounds, write_round
-from colmrl.mining import mine, report_path
+from colmrl.mining import mine, read_report
 from colmrl.reporting.run_report import write_run_report
 from colmrl.search import Plan
 from colmrl.search.building import build_indexes
@@ -131,7 +131,7 @@ def _mine_round(config: Config, folder: Path) -> None:
     encode(config, folder / "checkpoint", config.data.path, store)
     documents = EmbeddingStore(store / "documents")
     if triples.exists():
-        if json.loads(report_path(triples).read_text())["store_stamp"] != documents.stamp:
+        if read_report(triples)["store_stamp"] != documents.stamp:
             raise InputError(f"{triples}: was mined from another store than {store}: remove it to mine again")
         return
     if config.loop.index:

@@ -31,9 +31,9 @@ def test_another_process_is_refused_until_the_first_is_killed(tmp_path, kind):
     assert holder.stdout is not None
     child = int(holder.stdout.readline())
     try:
-        with pytest.raises(InputError, match=rf"runs/a: process {holder.pid} on .* writes here: .*another --out"):
-            with locked(place, kind == "beside"):
-                raise AssertionError("two at once")
+        said = rf"runs/a: process {holder.pid} on .* writes here: .*another --out"
+        with pytest.raises(InputError, match=said), locked(place, kind == "beside"):
+            raise AssertionError("two at once")
         holder.kill()
         holder.wait()
         with locked(place, kind == "beside"):  # though its child lives

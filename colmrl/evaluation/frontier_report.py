@@ -77,14 +77,17 @@ def read_peers(path: Path) -> list[Peer]:
     """Published points, a CSV with the columns name, bytes, ndcg_at_5."""
     if not path.is_file():
         raise InputError(f"{path}: no such file: give a CSV with the columns name, bytes, ndcg_at_5")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in ("name", "bytes", QUALITY) if name not in (reader.fieldnames or ())]
-        if missing:
-            raise InputError(
-                f"{path}:1: no column {', '.join(missing)}: write name,bytes,{QUALITY} into the first line"
-            )
-        return [_peer(path, reader.line_num, row) for row in reader]
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in ("name", "bytes", QUALITY) if name not in (reader.fieldnames or ())]
+            if missing:
+                raise InputError(
+                    f"{path}:1: no column {', '.join(missing)}: write name,bytes,{QUALITY} into the first line"
+                )
+            return [_peer(path, reader.line_num, row) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a CSV file in UTF-8 ({error}): mend it") from None
 
 
 def _peer(path: Path, number: int, row: Mapping[str, str | None]) -> Peer:

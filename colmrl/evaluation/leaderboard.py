@@ -138,7 +138,7 @@ def _entries(path: Path, run: str) -> list[Entry]:
             round_number, name = _key(row)
             protocols.update([kind] if row.get("protocol") else [])
             table.setdefault((kind, round_number, name), {})[row["metric"]] = float(row["value"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}: not results of eval.py, frontier or loop ({error!r}): leave it out") from None
     entries = []
     for (kind, number, name), values in table.items():

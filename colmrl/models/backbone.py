@@ -16,7 +16,6 @@ from typing import Any, Literal, no_type_check
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES  # pyright: ignore[reportPrivateImportUsage]
@@ -28,6 +27,7 @@ from colmrl.errors import InputError
 from colmrl.models.attention import AttentionKernel, check_kernel, set_attention
 from colmrl.models.positions import Grid
 from colmrl.models.quantization import keep_unpacked, quantization_config
+from colmrl.models.weights import files_said, read_tensors, weight_files
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -96,13 +96,15 @@ def load_processor(source: str, max_pixels: int | None, padding_side: Literal["l
     `max_pixels` bounds a picture: its area for Qwen-VL, its number of tiles for InternVL.
     """
     family = family_of(source)
-    if family in PROCESSOR_MAPPING_NAMES:
-        processor = processor_class(family).from_pretrained(source, backend="pil")  # pyright: ignore
-        tokenizer = processor.tokenizer
-        if max_pixels is not None:
-            _bound_pixels(processor.image_processor, max_pixels)
-    else:
-        processor = tokenizer = AutoTokenizer.from_pretrained(source)
+    with files_said(f"model.backbone: {source!r}: its processor", "give a folder or hub id that has one"):
+        if family in PROCESSOR_MAPPING_NAMES:
+            given = {"backend": "pil", "trust_remote_code": False}
+            processor = processor_class(family).from_pretrained(source, **given)  # pyright: ignore
+            tokenizer = processor.tokenizer
+            if max_pixels is not None:
+                _bound_pixels(processor.image_processor, max_pixels)
+        else:
+            processor = tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if family in _RIGHT_PADDING_ONLY and padding_side == "left":
         raise InputError(f"model.padding_side: left: {family} is right only: leave it null")
     if padding_side is not None:
@@ -144,11 +146,8 @@ def picture_grids(processor: Any, inputs: Mapping[str, Tensor], sizes: Sequence[
 def _read_config(source: str) -> Any:
     if not source:
         raise InputError("model.backbone: not given: name a folder with a model, or a hub id such as Qwen/Qwen3-0.6B")
-    try:
-        return AutoConfig.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"model.backbone: {source!r}: cannot be loaded: give a folder or hub id ({reason})") from None
+    with files_said(f"model.backbone: {source!r}", "give a folder or hub id"):
+        return AutoConfig.from_pretrained(source, trust_remote_code=False)
 
 
 def family_of(source: str) -> str:
@@ -179,12 +178,11 @@ class Backbone(nn.Module):
         if config.quantization:
             kept = [*_VISION, *cls.unquantized]
             options["quantization_config"] = quantization_config(config.quantization, dtype, kept)
-        try:
-            with no_bars(local=Path(source).is_dir()):
-                loader = cls.loader(family)
-                model = loader.from_pretrained(source, dtype=dtype, attn_implementation=kernel, **options)
-        except (OSError, ValueError) as error:
-            raise InputError(f"model.backbone: {source!r}: {str(error).strip().splitlines()[0]}") from None
+        weight_files(source)  # what has none, or pickles, is said before anything is loaded
+        safe = {"use_safetensors": True, "trust_remote_code": False}
+        with files_said(f"model.backbone: {source!r}", "fetch or write it again"), no_bars(Path(source).is_dir()):
+            loader = cls.loader(family)
+            model = loader.from_pretrained(source, dtype=dtype, attn_implementation=kernel, **safe, **options)
         set_attention(model, config.attention)
         keep_unpacked(model)
         return cls(model)
@@ -224,13 +222,20 @@ class Backbone(nn.Module):
         """Adapters saved by `save_lora`, ready to train on."""
         from peft import PeftModel
 
-        self.model = PeftModel.from_pretrained(self.model, str(folder), is_trainable=True)
+        weights = folder / "adapter_model.safetensors"
+        if not weights.is_file():
+            pickled = (folder / "adapter_model.bin").is_file()
+            said = "adapter_model.bin, a pickle, can run code when it is loaded, and is never: " if pickled else ""
+            raise InputError(f"{weights}: no such file: {said}give an adapter as safetensors, or train again")
+        read_tensors(weights)
+        with files_said(folder, "write the adapter again"):
+            self.model = PeftModel.from_pretrained(self.model, str(folder), is_trainable=True, use_safetensors=True)
 
     def set_lora(self, folder: Path) -> None:
         """Into adapters that `add_lora` made, the weights saved in `folder`."""
         from peft import set_peft_model_state_dict
 
-        result = set_peft_model_state_dict(self.model, load_file(folder / "adapter_model.safetensors"))
+        result = set_peft_model_state_dict(self.model, read_tensors(folder / "adapter_model.safetensors"))
         assert not result.unexpected_keys and not any("lora_" in name for name in result.missing_keys)
 
     def check_lengths(self, config: ModelConfig) -> None:

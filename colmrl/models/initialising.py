@@ -10,12 +10,11 @@ import logging
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 from colmrl.config import Config
 from colmrl.errors import InputError
 from colmrl.models.retriever import Description, Retriever, describe, read_description
-from colmrl.models.weights import weights_fingerprint
+from colmrl.models.weights import read_tensors, weights_fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +62,7 @@ def _check_settings(folder: Path, before: Description, wanted: Description) -> N
 
 
 def _take_heads(model: Retriever, folder: Path) -> None:
-    saved = load_file(folder / "heads.safetensors")
+    saved = read_tensors(folder / "heads.safetensors")
     own = {name: p for name, p in model.named_parameters() if not name.startswith("backbone.")}
     for name, parameter in own.items():
         if name not in saved:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from pydantic import TypeAdapter
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from colmrl.config import Config, LoraConfig, ModelConfig, MultiConfig, ShowConfig, SingleConfig
@@ -26,7 +26,7 @@ from colmrl.models.attention import AttentionKernel
 from colmrl.models.backbone import Backbone, load_processor, no_bars
 from colmrl.models.heads import MultiHead, SingleHead
 from colmrl.models.inputs import InputBuilder
-from colmrl.models.weights import weights_fingerprint
+from colmrl.models.weights import files_said, read_tensors, weights_fingerprint
 from colmrl.scoring import MultiVectors
 from colmrl.view import TrainedViews
 
@@ -139,9 +139,16 @@ class Retriever(nn.Module):
 
     def load_heads(self, folder: Path) -> None:
         """The heads' weights from a checkpoint folder."""
-        heads = load_file(folder / "heads.safetensors")
-        missing, unexpected = self.load_state_dict(heads, strict=False)
-        assert not unexpected and all(name.startswith("backbone.") for name in missing)
+        path = folder / "heads.safetensors"
+        heads = read_tensors(path)
+        with files_said(path, "write the checkpoint again"):
+            missing, unexpected = self.load_state_dict(heads, strict=False)
+        lacks = [name for name in missing if not name.startswith("backbone.")]
+        if unexpected or lacks:
+            raise InputError(
+                f"{path}: has {', '.join(unexpected) or 'nothing'} that colmrl.json does not, and lacks "
+                f"{', '.join(lacks) or 'nothing'}: write the checkpoint again"
+            )
 
     def save(self, folder: str | Path) -> None:
         """Write the checkpoint under a temporary name, then rename it; only safetensors and JSON."""

@@ -216,7 +216,7 @@ def read_ids(folder: Path, number: int, shard: Shard) -> list[tuple[str, str]]:
         read = [(str(row["id"]), str(row["hash"])) for row in rows]
         if combined(stated for _, stated in read) != shard.content:
             raise ValueError(f"{len(read)} records, not the {shard.records} that the shard has")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: not whole ({error}): run encode.py again, it is written anew") from None
     return read
 

@@ -3,7 +3,6 @@ it was begun with, settings that nothing uses, weights that are no numbers.
 """
 
 import hashlib
-import json
 import logging
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import nn
 from colmrl.config import Config, LoraConfig
 from colmrl.data.mixture import Mixture
 from colmrl.errors import InputError
+from colmrl.files import read_json
 from colmrl.processes import processes
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ def identity(examples: Mixture | None) -> dict[str, object]:
 
 def check_identity(saved: Path, now: dict[str, object]) -> None:
     """An InputError where an interrupted run's environment.json names another."""
-    before = json.loads(saved.read_text())
+    before = read_json(saved, "remove the run folder, and train again", ("processes", "examples"))
     if before["processes"] != now["processes"]:
         raise InputError(
             f"{saved.parent}: an unfinished run of {before['processes']} processes, not {now['processes']}: its "

@@ -7,11 +7,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import call
 
 from colmrl.cli.main import main_app
 from colmrl.store import EmbeddingStore
+from colmrl.view import View
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,16 +51,19 @@ def interrupted(command, ready, alone=False, timeout_s=240):
 
 @pytest.mark.slow
 def test_encoding_with_data_workers_is_interrupted_and_goes_on(store, checkpoint, sample, tmp_path):
-    out = tmp_path / "store"
+    out, small = tmp_path / "store", ["encode.shard_size=2", "device=cpu"]
     asked = ["--checkpoint", checkpoint, "--data", sample / "train", "--out", out]
-    command = [sys.executable, ROOT / "encode.py", *asked, "encode.shard_size=10", "device=cpu", "encode.workers=1"]
+    command = [sys.executable, ROOT / "encode.py", *asked, *small, "encode.workers=1"]
     code, said = interrupted(command, lambda: list(out.glob("documents/multi-00001.npy")))
     assert code == 130 and said.splitlines()[-1] == "interrupted: the same command goes on where it stopped"
     assert "Traceback" not in said and (out / "documents/plan.json").is_file()
     kept = {path: path.stat().st_mtime_ns for path in out.rglob("single-*.npy")}
-    assert call(main_app, "encode", *asked, "encode.shard_size=10", "device=cpu").exit_code == 0
+    assert call(main_app, "encode", *asked, *small).exit_code == 0
     assert kept and all(path.stat().st_mtime_ns == changed for path, changed in kept.items())
-    assert EmbeddingStore(out / "documents").stamp == EmbeddingStore(store / "documents").stamp
+    whole, view = EmbeddingStore(store / "documents"), View.parse("single@128")
+    made = EmbeddingStore(out / "documents")
+    assert made.ids == whole.ids
+    assert np.allclose(np.concatenate(list(made.single(view))), np.concatenate(list(whole.single(view))), atol=1e-5)
 
 
 @pytest.mark.slow
