@@ -1,7 +1,8 @@
-# The README's two commands. Each makes .venv where there is none, and installs requirements.txt into it.
+# The README's two commands, and the long fault suite (docs/safety.md). Each makes .venv where there is none, and
+# installs requirements.txt into it.
 PYTHON ?= python3
 
-.PHONY: demo test install
+.PHONY: demo test test-faults install
 demo: install
 	.venv/bin/colmrl loop --config demo
 
@@ -10,6 +11,9 @@ test: install
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright
 	OMP_NUM_THREADS=1 .venv/bin/pytest -n auto --maxprocesses 4
+
+test-faults: install
+	OMP_NUM_THREADS=1 .venv/bin/python benchmarks/run.py faults --times 25
 
 install: .venv/installed
 

@@ -168,7 +168,7 @@ def guided(trial: Trial, until: float, draw: random.Random, finish: Any) -> None
         return changed(content, other)[:most] if other.random() < 0.5 else atheris.Mutate(content, most)
 
     flags = [f"-max_len={MOST_BYTES}", f"-seed={draw.randrange(1, 1 << 31)}", "-verbosity=0", "-print_final_stats=0"]
-    flags += ["-rss_limit_mb=0", "-timeout=0", "-detect_leaks=0", "-handle_abrt=0", "-handle_segv=0"]
+    flags += ["-rss_limit_mb=0", "-timeout=600", "-detect_leaks=0", "-handle_abrt=0", "-handle_segv=0"]
     atheris.Setup(["fuzz", *flags, str(corpus)], one, custom_mutator=mutator)
     atheris.Fuzz()
 

@@ -65,6 +65,20 @@ def encoded(kind: str, mode: str = "RGB", **more: Any) -> bytes:
     return held.getvalue()
 
 
+def moving() -> bytes:
+    """A video of three frames."""
+    import av
+
+    held = io.BytesIO()
+    with av.open(held, "w", format="avi") as container:
+        stream: Any = container.add_stream("mpeg4", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for shade in (0, 100, 200):
+            container.mux(stream.encode(av.VideoFrame.from_image(Image.new("RGB", (32, 32), (shade,) * 3))))
+        container.mux(stream.encode())
+    return held.getvalue()
+
+
 def small_store(folder: Path) -> None:
     specs = (ArraySpec("single", 8), ArraySpec("multi", 8), ArraySpec("multi", 4, 2, "int8"))
     wanted = Manifest("documents", "f", "c", "d", 2, "", specs, (8, 4), (8, 4))
@@ -146,6 +160,7 @@ INDEX |= {"vectors": 1, "lists": None, "probes": None, "candidates": None, "trai
 INDEX |= {"queries": 1, "queries_of": "queries", "bytes": 1, "hash": "h", "threads": 1, "faiss": "1", "command": "c"}
 INDEX |= {"commit": None, "format": 1}
 DESCRIPTION = {"model": {"backbone": "b"}, "lora": {}, "single": {"dims": [8]}, "multi": {"dims": [8]}, "format": 1}
+RERANKER = {"task": "pointwise", "model": {"backbone": "b"}, "lora": {}, "rerank": {}, "show": {}}
 ROUND = {"round": 1, "links": [{"what": "store", "path": "p", "hash": "h", "of": ["x"]}]}
 TENSORS = b'\x40\0\0\0\0\0\0\0{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'.ljust(72) + bytes(8)
 PDF = (
@@ -191,7 +206,7 @@ READERS: dict[str, Reader] = {
     ),
     "mined triples": Reader("t.jsonl", (lines(NAMED),), lambda path: read_triples(path, *KNOWN), picture),
     "triples": Reader("t.jsonl", (lines(TRIPLE),), read_table, picture),
-    "csv": Reader("train.csv", (b"query,positive,score\na,b,1\nc,d,2\n",), read_table, picture),
+    "csv": Reader("train.csv", (b"anchor,positive\na,b\nc,d\n",), read_table, picture),
     "parquet": Reader("train.parquet", (table(Path()),), read_table),
     "video pairs": Reader(
         "train_data.jsonl",
@@ -243,7 +258,7 @@ READERS: dict[str, Reader] = {
         ),
         lambda path: (picture_size(str(path)), open_image(str(path), 8)),
     ),
-    "video": Reader("a.avi", (b"RIFF\x24\0\0\0AVI LIST",), lambda path: frame_size(str(path))),
+    "video": Reader("a.avi", (moving(),), lambda path: frame_size(str(path))),
     "pdf": Reader("a.pdf", (PDF,), pdfs),
     "store manifest": Reader("manifest.json", (), lambda path: read_store(path.parent), small_store),
     "store ids": Reader("ids-00000.jsonl", (), lambda path: read_store(path.parent), small_store),
@@ -254,9 +269,7 @@ READERS: dict[str, Reader] = {
     "checkpoint": Reader(
         "colmrl.json", (json.dumps(DESCRIPTION).encode(),), lambda path: read_description(path.parent)
     ),
-    "reranker": Reader(
-        "reranker.json", (json.dumps(DESCRIPTION | {"rerank": {}}).encode(),), lambda path: read_reranker(path.parent)
-    ),
+    "reranker": Reader("reranker.json", (json.dumps(RERANKER).encode(),), lambda path: read_reranker(path.parent)),
     "run file": Reader("r.trec", (b"q Q0 a 1 0.5 tag\nq Q0 b 2 0.25 tag\n",), lambda path: list(read_run(path))),
     "results": Reader("results.json", (json.dumps(RESULTS).encode(),), read_results),
     "leaderboard": Reader(

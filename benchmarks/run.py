@@ -8,7 +8,9 @@ Each prints one table and writes benchmarks/results/NAME.json.
 import sys
 from typing import Literal, cast, get_args
 
-Name = Literal["maxsim", "search", "mining", "negatives", "false_negatives", "sizes", "kills", "rerank", "fuzz"]
+Name = Literal[
+    "maxsim", "search", "mining", "negatives", "false_negatives", "sizes", "kills", "rerank", "fuzz", "faults"
+]
 
 
 def main() -> None:
@@ -33,6 +35,8 @@ def main() -> None:
             from kills import main as benchmark
         case "fuzz":
             from fuzz import main as benchmark
+        case "faults":
+            from faults import main as benchmark
         case "rerank":
             from rerank import main as benchmark
     benchmark(options)

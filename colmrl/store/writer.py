@@ -21,6 +21,7 @@ from colmrl.data.fingerprint import combined
 from colmrl.errors import InputError
 from colmrl.files import digest, write_text, write_whole
 from colmrl.scoring import MultiVectors
+from colmrl.store.checking import UNREADABLE
 from colmrl.store.manifest import FINISHED, PLANNED, Manifest, Shard, read_any_manifest, write_manifest
 
 
@@ -97,7 +98,7 @@ class StoreWriter:
                     other = path.with_suffix(beside)
                     if (other.is_file() or beside in _due(spec.precision)) and len(np.load(other, "r")) != count:
                         return False
-        except (OSError, ValueError, EOFError):
+        except UNREADABLE:
             return False
         return True
 
