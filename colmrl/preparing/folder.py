@@ -39,6 +39,8 @@ class PreparedFolder:
         keys = ("kind", "settings", "finished")
         before = read_json(self.manifest, "choose another --out, or remove the folder", keys)
         wanted = json.loads(json.dumps(self.settings))
+        if not isinstance(before["settings"], dict):
+            raise InputError(f"{self.manifest}: settings: not an object: choose another --out, or remove the folder")
         if before["kind"] != self.kind:
             raise InputError(f"{self.path}: holds prepared {before['kind']} data: choose another --out, or remove it")
         changed = sorted(k for k in {*before["settings"], *wanted} if before["settings"].get(k) != wanted.get(k))
