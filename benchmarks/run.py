@@ -9,7 +9,18 @@ import sys
 from typing import Literal, cast, get_args
 
 Name = Literal[
-    "maxsim", "search", "mining", "negatives", "false_negatives", "sizes", "kills", "rerank", "fuzz", "faults"
+    "maxsim",
+    "search",
+    "mining",
+    "negatives",
+    "false_negatives",
+    "sizes",
+    "kills",
+    "rerank",
+    "fuzz",
+    "faults",
+    "licences",
+    "licences",
 ]
 
 
@@ -37,6 +48,8 @@ def main() -> None:
             from fuzz import main as benchmark
         case "faults":
             from faults import main as benchmark
+        case "licences":
+            from licences import main as benchmark
         case "rerank":
             from rerank import main as benchmark
     benchmark(options)
