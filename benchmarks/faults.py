@@ -4,6 +4,8 @@ an undisturbed run leaves, byte by byte.
     make test-faults                             # = python benchmarks/run.py faults --times 25
 
 A stage is what its command runs, in a process forked from this one, on a tiny InternVL and generated pictures:
+none         run once more: the same bytes for every artefact
+two workers  train.workers=2, encode.workers=2: the same bytes again
 killed       kill -9 at a random moment, and once more while it goes on
 interrupted  SIGINT at a random moment: exit code 130, or 0 where it had just finished
 two at once  a second process on the same folder: one line that names who writes there
@@ -31,8 +33,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-FAULTS = ("killed", "interrupted", "two at once", "full disk", "read only", "clock")
+FAULTS = ("none", "two workers", "killed", "interrupted", "two at once", "full disk", "read only", "clock")
 _VARYING = {"measured.json", "metrics.jsonl", "environment.json", ".lock"}  # seconds, of which no two runs share any
+
+
+_MORE: list[str] = []  # settings of a forked process alone
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ def stages_of(work: Path) -> dict[str, Stage]:
         base = [f"output={out}", f"model.backbone={model}", f"data.path={data}/train", "device=cpu", "threads=1"]
         base += ["train.batch_size=8", "encode.shard_size=8", "single.dims=[128,32]", "multi.dims=[64,16]"]
         base += ["train.learning_rate=1e-3", "train.save_steps=2", "train.max_steps=8", "mine.filters=[]", "mine.k=8"]
-        return load_config(None, [*base, *more])
+        return load_config(None, [*base, *more, *_MORE])
 
     checkpoint = train(settings(work / "made", "train.max_steps=2"))
     store = encode(settings(work), checkpoint, data / "train", work / "store")
@@ -151,6 +156,10 @@ class Bench:
     def inject(self, fault: str) -> bool:
         """Whether the process ended as it should; what it leaves is looked at by `recovers`."""
         match fault:
+            case "none":
+                return self.ended(self.start()) == 0
+            case "two workers":
+                return self.ended(self.start(lambda: _MORE.extend(["train.workers=2", "encode.workers=2"]))) == 0
             case "killed":
                 codes = [self.disturb(signal.SIGKILL) for _ in range(2)]  # the second goes on
                 return all(code in (0, 2, -9) for code in codes)
