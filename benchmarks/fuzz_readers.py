@@ -159,7 +159,7 @@ INDEX = {"store": "s", "stamp": "t", "view": "single@8", "type": "flat", "settin
 INDEX |= {"vectors": 1, "lists": None, "probes": None, "candidates": None, "training_vectors": 0, "recall": {"10": 1}}
 INDEX |= {"queries": 1, "queries_of": "queries", "bytes": 1, "hash": "h", "threads": 1, "faiss": "1", "command": "c"}
 INDEX |= {"commit": None, "format": 1}
-DESCRIPTION = {"model": {"backbone": "b"}, "lora": {}, "single": {"dims": [8]}, "multi": {"dims": [8]}, "format": 1}
+DESCRIPTION = {"model": {"backbone": "b"}, "lora": {}, "single": {"dims": [8]}, "multi": {"dims": [8]}}
 RERANKER = {"task": "pointwise", "model": {"backbone": "b"}, "lora": {}, "rerank": {}, "show": {}}
 ROUND = {"round": 1, "links": [{"what": "store", "path": "p", "hash": "h", "of": ["x"]}]}
 TENSORS = b'\x40\0\0\0\0\0\0\0{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'.ljust(72) + bytes(8)
@@ -245,7 +245,7 @@ READERS: dict[str, Reader] = {
         beside(meta_DOT_json=lines(META)),
     ),
     "yaml": Reader("c.yaml", (RECIPE,), load_config),
-    "override": Reader("o", (b"train.epochs=2", b"mine.filters=[{top: 2}]"), lambda path: _override(path)),
+    "override": Reader("o", (b"train.epochs=2", b"mine.filters=[]"), lambda path: _override(path)),
     "picture": Reader(
         "a.png",
         (

@@ -79,6 +79,16 @@ def test_training_is_interrupted_and_says_what_it_goes_on_from(settings, sample,
     assert "Traceback" not in said and not (tmp_path / "run/checkpoint").exists()
 
 
+@pytest.mark.slow
+def test_of_two_processes_none_is_left_and_the_store_goes_on(checkpoint, sample, tmp_path):
+    out, torchrun = tmp_path / "store", [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    asked = ["--checkpoint", checkpoint, "--data", sample / "train", "--out", out, "encode.shard_size=1", "device=cpu"]
+    command = [*torchrun, "--nproc-per-node", "2", ROOT / "encode.py", *asked]
+    code, said = interrupted(command, lambda: list(out.glob("documents/multi-*.npy")))
+    assert code != 0 and said.count("interrupted: the same command goes on where it stopped") == 1
+    assert not list(out.glob("**/.lock")) and (out / "documents/plan.json").is_file()
+
+
 def test_an_interrupt_is_said_whatever_error_it_ends_in(monkeypatch):
     def worker_died(*_, **__):
         try:
