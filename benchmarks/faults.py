@@ -127,7 +127,7 @@ class Bench:
         child = os.fork()
         if child:
             return child
-        os.dup2(os.open(self.said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        os.dup2(os.open(self.said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND), 2)
         from typer import Exit
 
         from colmrl.cli.common import friendly
@@ -278,14 +278,18 @@ def main(argv: list[str] | None = None) -> None:
     shutil.rmtree(work, ignore_errors=True)
     stages, rows = stages_of(work), []
     for name in arguments.stages.split(","):
+        if time.monotonic() > until:
+            print(f"{name}: left out: --minutes are over")
+            continue
         bench = Bench(stages[name], work / "place" / name, mounts, draw)
         for fault in arguments.faults.split(","):
             if fault == "read only" and not mounts:
                 print(f"{name}: read only: left out: nothing may be mounted here")
                 continue
             counts = tried(bench, fault, arguments.times if fault == "killed" else max(1, arguments.times // 5), until)
-            rows.append({"stage": name, "fault": fault, **vars(counts)})
-            print(rows[-1], flush=True)
+            if counts.injected:
+                rows.append({"stage": name, "fault": fault, **vars(counts)})
+                print(rows[-1], flush=True)
     total = {key: sum(row[key] for row in rows) for key in ("injected", "survived", "said")}
     total["lost"] = sum(len(row["lost"]) for row in rows)
     print(total)

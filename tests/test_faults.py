@@ -59,13 +59,13 @@ def test_memory_that_runs_out_says_what_to_change(error, said, settings, checkpo
         raise error
 
     monkeypatch.setattr(RetrieverTrainer, "training_step", full)
-    with pytest.raises(InputError, match=rf"training: {said}") as found:
+    with pytest.raises(InputError, match=rf"training: .*{said}") as found:
         train(settings(tmp_path / "a"))
     for setting in ("train.mini_batch_size", "--auto-batch", "train.gradient_checkpointing", "model.max_pixels"):
         assert setting in str(found.value)
     assert "\n" not in str(found.value)
     monkeypatch.setattr(Retriever, "_embed", full)
-    with pytest.raises(InputError, match=rf"encoding: {said}.*encode\.batch_size"):
+    with pytest.raises(InputError, match=rf"encoding: .*{said}.*encode\.batch_size"):
         encode(settings(tmp_path), checkpoint, sample / "train", tmp_path / "store")
 
 

@@ -97,13 +97,26 @@ def _noted(interrupts: list[int]) -> Iterator[None]:
 
     def interrupt(number: int, frame: Any) -> None:
         interrupts.append(number)
+        threading.excepthook = lambda _: None  # those that served workers lose them
         signal.default_int_handler(number, frame)
 
-    before = signal.signal(signal.SIGINT, interrupt)
+    def ignored(what: Any) -> None:
+        """Where Python passes errors over (in what runs around a fork, say), it is raised again a moment later."""
+        if what.exc_type is KeyboardInterrupt:
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+        else:
+            hook(what)
+
+    hook, sys.unraisablehook = sys.unraisablehook, ignored
+    of_threads = threading.excepthook
+    before = [(number, signal.signal(number, interrupt)) for number in (signal.SIGINT, signal.SIGALRM)]
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook, threading.excepthook = hook, of_threads
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 def _said(command: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -97,8 +97,23 @@ def test_an_interrupt_is_said_whatever_error_it_ends_in(monkeypatch):
         except KeyboardInterrupt:
             raise RuntimeError("DataLoader worker exited unexpectedly") from None
 
-    before = signal.getsignal(signal.SIGINT)
+    before, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
     monkeypatch.setattr("colmrl.cli.search.configured", worker_died)
     done = call(main_app, "search", "--store", "nowhere", "--query", "a")
     assert done.exit_code == 130 and done.stderr.splitlines() == ["interrupted: give the same command again"]
-    assert signal.getsignal(signal.SIGINT) == before
+    assert signal.getsignal(signal.SIGINT) == before and sys.unraisablehook is hook
+
+
+def test_an_interrupt_that_python_passes_over_is_not_lost(monkeypatch):
+    class Passing:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+
+    def command(*_, **__):
+        Passing()
+        time.sleep(20)
+
+    monkeypatch.setattr("colmrl.cli.search.configured", command)
+    done = call(main_app, "search", "--store", "nowhere", "--query", "a")
+    assert done.exit_code == 130 and done.stderr.splitlines() == ["interrupted: give the same command again"]
