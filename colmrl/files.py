@@ -5,6 +5,7 @@ import errno
 import fcntl
 import functools
 import hashlib
+import io
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Concatenate, Literal, ParamSpec
+from typing import Any, Concatenate, Literal, ParamSpec
 
 from colmrl.errors import InputError
 
@@ -133,7 +134,7 @@ def digest(path: Path, algorithm: Literal["sha256", "blake2b"] = "blake2b") -> s
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def bounded_lines(file: IO[bytes], path: Path) -> Iterator[tuple[int, bytes]]:
+def bounded_lines(file: io.BufferedIOBase, path: Path) -> Iterator[tuple[int, bytes]]:
     """Lines with their numbers, counted from 1; an InputError at one that is
     longer than any record.
     """

@@ -140,7 +140,7 @@ def _rows(path: Path) -> Iterator[Row]:
     number = 0
     with gzip.open(path) if packed else path.open("rb") as lines:
         try:
-            for number, line in bounded_lines(lines, path):  # pyright: ignore[reportArgumentType]
+            for number, line in bounded_lines(lines, path):
                 if line.strip():
                     yield Row(path, number, _values(path, number, line))
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
