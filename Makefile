@@ -1,7 +1,8 @@
-# The README's two commands, and `make docs`: docs/ as a site. Each makes .venv where there is none, and installs requirements.txt into it.
+# The README's two commands, `make docs` (docs/ as a site), and the long fault suite (docs/safety.md). Each makes .venv
+# where there is none, and installs requirements.txt into it.
 PYTHON ?= python3
 
-.PHONY: demo test docs install
+.PHONY: demo test test-faults docs install
 demo: install
 	.venv/bin/colmrl loop --config demo
 
@@ -13,6 +14,9 @@ test: install
 
 docs: install
 	.venv/bin/python -m sphinx -b html -q -W --keep-going docs outputs/docs
+
+test-faults: install
+	OMP_NUM_THREADS=1 .venv/bin/python benchmarks/run.py faults --times 25
 
 install: .venv/installed
 

@@ -22,10 +22,10 @@ from colmrl.data.records import Document, Query, Records
 from colmrl.errors import InputError
 from colmrl.models.retriever import Description, Embeddings, Retriever, fingerprint, read_description
 from colmrl.models.sources import located
-from colmrl.processes import on_first, processes, rank, start, wait
+from colmrl.processes import locked_by_first, on_first, processes, rank, start, wait
 from colmrl.progress import track
 from colmrl.reduction import pool_records
-from colmrl.runtime import use_torch
+from colmrl.runtime import memory_said, use_torch
 from colmrl.scoring import MultiVectors, truncate
 from colmrl.store import ArraySpec, Kind, Manifest, StoreWriter, arrays_for, begin, read_manifest
 from colmrl.view import parse_views
@@ -55,20 +55,22 @@ def encode(config: Config, checkpoint: str | Path, data: str | Path, out: str | 
     def plan() -> None:
         begin_stores(config, description, records_of, named, fingerprint(checkpoint), checkpoint, out, append)
 
-    on_first(plan)
-    writers: dict[Kind, StoreWriter] = {kind: StoreWriter(out / kind) for kind in records_of}
-    missing = on_first(lambda: [writer.missing() for writer in writers.values()])  # one list, shared by all
-    if any(missing) and config.encode.ray:
-        shards = [(kind, number) for kind, some in zip(writers, missing, strict=True) for number in some]
-        asked, threads = config.encode, torch.get_num_threads()  # another number would round sums otherwise
-        opener = functools.partial(open_encoder, replace(config, threads=threads), checkpoint, named, out)
-        share_out(opener, shards, config.encode.ray, asked.ray_workers, asked.ray_gpus, threads)
-    elif any(missing):
-        model = Retriever.load(checkpoint, config.attention_kernel).to(on).eval()
-        share = [numbers[rank() :: processes()] for numbers in missing]
-        fill_stores(config, model, records_of, writers, dict(zip(writers, share, strict=True)))
-        wait()
-    on_first(lambda: finish_stores(writers))
+    with locked_by_first(out):
+        on_first(plan)
+        writers: dict[Kind, StoreWriter] = {kind: StoreWriter(out / kind) for kind in records_of}
+        missing = on_first(lambda: [writer.missing() for writer in writers.values()])  # one list, shared by all
+        if any(missing) and config.encode.ray:
+            shards = [(kind, number) for kind, some in zip(writers, missing, strict=True) for number in some]
+            asked, threads = config.encode, torch.get_num_threads()  # another number would round sums otherwise
+            opener = functools.partial(open_encoder, replace(config, threads=threads), checkpoint, named, out)
+            share_out(opener, shards, config.encode.ray, asked.ray_workers, asked.ray_gpus, threads)
+        elif any(missing):
+            model = Retriever.load(checkpoint, config.attention_kernel).to(on).eval()
+            share = [numbers[rank() :: processes()] for numbers in missing]
+            with memory_said("encoding", "lower encode.batch_size, or encode.shard_size; what is written stays"):
+                fill_stores(config, model, records_of, writers, dict(zip(writers, share, strict=True)))
+            wait()
+        on_first(lambda: finish_stores(writers))
     log.info("store: %s (%d documents, %d queries)", out, *(writer.manifest.records for writer in writers.values()))
     return out
 

@@ -1,18 +1,83 @@
-"""Files that are there are whole: written under a temporary name, fsynced, renamed."""
+"""Files that are there are whole: written under a temporary name, fsynced, renamed; and by one process at a time."""
 
+import contextlib
+import errno
+import fcntl
 import functools
 import hashlib
+import io
+import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Concatenate, Literal, ParamSpec
+from typing import Any, Concatenate, Literal, ParamSpec
 
 from colmrl.errors import InputError
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
+MAX_LINE_BYTES = 64 << 20  # a longer line is no record: memory is not spent on it
+_HELD = set[Path]()  # locks of this process: POSIX's are its own, whoever in it asks
+_UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+
+
+@contextlib.contextmanager
+def locked(place: Path, beside: bool = False, remedy: str = "choose another --out") -> Iterator[None]:
+    """Have a folder to oneself: PLACE/.lock, or (`beside`, of a file, or of what is not there yet) .NAME.lock. An
+    InputError where another process has it.
+
+    A POSIX lock: it is let go however its process ends, forked workers do not keep it, and NFS servers know it.
+    """
+    path = place.with_name(f".{place.name}.lock") if beside else place / ".lock"
+    path, new = path.absolute(), [folder for folder in path.parents if not folder.exists()]
+    if path in _HELD:
+        raise _taken(place, "this process", remedy)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _lock(path, place, remedy)
+    except OSError as error:
+        raise InputError(f"{place}: cannot be written ({error.strerror}): mend it, or {remedy}") from None
+    _HELD.add(path)
+    try:
+        yield
+    finally:
+        _HELD.discard(path)
+        path.unlink(missing_ok=True)  # while it is held: whoever opened it sees that it has gone
+        os.close(descriptor)
+        with contextlib.suppress(OSError):  # nothing was written after all
+            for folder in new:
+                folder.rmdir()
+
+
+def _lock(path: Path, place: Path, remedy: str) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+                return descriptor
+        except (BlockingIOError, PermissionError):
+            holder = os.read(descriptor, 200).decode(errors="replace")
+            os.close(descriptor)
+            raise _taken(place, holder or "another process", remedy) from None
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                os.close(descriptor)
+                raise
+            log.warning("%s: cannot be locked (%s): see that nothing else writes here", place, error.strerror)
+            return descriptor
+        os.close(descriptor)  # its holder ended, and removed it, in between
+
+
+def _taken(place: Path, holder: str, remedy: str) -> InputError:
+    return InputError(
+        f"{place}: {holder} writes here: wait for it, stop it (a launcher's workers may outlive it), or {remedy}"
+    )
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -25,10 +90,11 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        if partial.is_file():
-            partial.unlink()
         said = error.strerror or error
         raise InputError(f"{path}: cannot be written ({said}): free space, or choose another place") from None
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -45,10 +111,15 @@ def new_folder(write: Callable[Concatenate[Path, P], object]) -> Callable[Concat
         out = Path(out)
         check_new_folder(out)
         partial = out.with_name(out.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        write(partial, *args, **kwargs)
-        partial.rename(out)
+        with locked(out, beside=True):
+            check_new_folder(out)
+            shutil.rmtree(partial, ignore_errors=True)
+            try:
+                partial.mkdir(parents=True)
+            except OSError as error:
+                raise InputError(f"{out}: cannot be written ({error.strerror}): choose another place") from None
+            write(partial, *args, **kwargs)
+            partial.rename(out)
         log.info("wrote %s", out)
         return out
 
@@ -61,6 +132,34 @@ def digest(path: Path, algorithm: Literal["sha256", "blake2b"] = "blake2b") -> s
         if algorithm == "sha256":
             return hashlib.file_digest(file, "sha256").hexdigest()
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def bounded_lines(file: io.BufferedIOBase, path: Path) -> Iterator[tuple[int, bytes]]:
+    """Lines with their numbers, counted from 1; an InputError at one that is
+    longer than any record.
+    """
+    for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
+        if len(line) > MAX_LINE_BYTES:
+            raise InputError(
+                f"{path}:{number}: line: longer than {MAX_LINE_BYTES >> 20} MiB: write one record a line, and pictures "
+                "as files"
+            )
+        yield number, line
+
+
+def read_json(path: Path, remedy: str, keys: Sequence[str] = ()) -> dict[str, Any]:
+    """What a file states: an object that has `keys`; an InputError where it is anything else."""
+    try:
+        stated = json.loads(path.read_bytes())
+        if not isinstance(stated, dict):
+            raise ValueError(f"a {type(stated).__name__}, not an object")
+        if missing := [key for key in keys if key not in stated]:
+            raise ValueError(f"no {missing[0]!r}")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}): {remedy}") from None
+    except (ValueError, RecursionError) as error:  # ValueError: JSON and Unicode errors alike
+        raise InputError(f"{path}: cannot be read ({error}): {remedy}") from None
+    return stated
 
 
 def whole_lines(path: Path) -> list[bytes]:
@@ -81,6 +180,18 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):
         return False
+
+
+def climbs(name: str) -> bool:
+    """Whether a relative name leads out of the folder that it starts in. Absolute ones, and links, lead where they say:
+    whoever wrote them there meant it.
+    """
+    return not Path(name).is_absolute() and Path(os.path.normpath(name)).parts[:1] == (os.pardir,)
+
+
+def file_name(name: str) -> bool:
+    """Whether an id can be a file's name, and the file lies where it is put."""
+    return bool(name) and name not in (os.curdir, os.pardir) and not set(name) & set("/\\\0")
 
 
 def absolute(path: str | Path) -> str:

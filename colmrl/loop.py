@@ -22,10 +22,10 @@ from colmrl.evaluation.each_query import join_each, write_each
 from colmrl.evaluation.frontier_report import run_frontier
 from colmrl.evaluation.report import write_report
 from colmrl.evaluation.run import Row, chosen_views, judge_views, open_task, read_results, write_results
-from colmrl.files import write_text
+from colmrl.files import locked, write_text
 from colmrl.inputs import write_inputs
 from colmrl.lineage import hash_of, read_rounds, write_round
-from colmrl.mining import mine, report_path
+from colmrl.mining import mine, read_report
 from colmrl.reporting.run_report import write_run_report
 from colmrl.search import Plan
 from colmrl.search.building import build_indexes
@@ -44,6 +44,11 @@ def loop(config: Config) -> list[Row]:
     """Run the rounds that `config.loop` asks for into `config.output`; returns the rows of all rounds."""
     _check_views(config)
     config = write_inputs(config)
+    with locked(Path(config.output), remedy="choose another --output"):
+        return _rounds(config)
+
+
+def _rounds(config: Config) -> list[Row]:
     output = Path(config.output)
     _start(config, output)
     rows: list[Row] = []
@@ -126,7 +131,7 @@ def _mine_round(config: Config, folder: Path) -> None:
     encode(config, folder / "checkpoint", config.data.path, store)
     documents = EmbeddingStore(store / "documents")
     if triples.exists():
-        if json.loads(report_path(triples).read_text())["store_stamp"] != documents.stamp:
+        if read_report(triples)["store_stamp"] != documents.stamp:
             raise InputError(f"{triples}: was mined from another store than {store}: remove it to mine again")
         return
     if config.loop.index:

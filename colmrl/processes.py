@@ -1,9 +1,11 @@
 """Several processes of one run (torchrun, accelerate launch): which one this is, and what the first does for all."""
 
 import atexit
+import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -11,6 +13,7 @@ import torch.distributed as dist
 from accelerate import PartialState
 
 from colmrl.errors import InputError
+from colmrl.files import locked
 
 T = TypeVar("T")
 
@@ -54,6 +57,14 @@ def on_first(work: Callable[[], T]) -> T:
     if said[1] is not None:
         raise InputError(said[1])
     return said[0]
+
+
+@contextlib.contextmanager
+def locked_by_first(folder: Path, remedy: str = "choose another --out") -> Iterator[None]:
+    """The processes of one run have a folder to themselves (`files.locked`): the first holds the lock."""
+    with contextlib.ExitStack() as held:
+        on_first(lambda: held.enter_context(locked(folder, remedy=remedy)))
+        yield
 
 
 def wait() -> None:

@@ -124,7 +124,7 @@ class TokenCounter:
 def language_parameters(source: str) -> int:
     """Parameters of a backbone's language model without its table of embeddings; no weights are loaded."""
     with torch.device("meta"):
-        model: Any = AutoModel.from_config(AutoConfig.from_pretrained(source))
+        model: Any = AutoModel.from_config(AutoConfig.from_pretrained(source, trust_remote_code=False))
     language = getattr(model, "language_model", model)
     return sum(p.numel() for p in language.parameters()) - language.get_input_embeddings().weight.numel()
 

@@ -1,13 +1,16 @@
-"""What every command shares: flags with dashes or underscores, one line for wrong input, the table that is shown."""
+"""What every command shares: flags with dashes or underscores, one line for wrong input or Ctrl-C, the table shown."""
 
+import contextlib
 import functools
 import json
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
@@ -52,25 +55,83 @@ def app(help_text: str, group: type[TyperGroup] | None = None) -> typer.Typer:
     )
 
 
+GOES_ON = {  # after Ctrl-C; of other commands nothing is kept
+    "train": "the same command goes on from the newest resume point, where there is one (train.save_steps)",
+    **dict.fromkeys(
+        ("encode", "loop", "frontier", "rerank", "mteb", "pdf", "qilin", "amazon", "convert"),
+        "the same command goes on where it stopped",
+    ),
+}
+_INTERRUPTED = 130  # as shells say of a program that SIGINT ended
+
+
 def friendly(command: Callable[P, R]) -> Callable[P, R]:
-    """Wrong input is one line on standard error and exit code 2; anything else keeps its traceback."""
+    """Wrong input is one line on standard error and exit code 2, Ctrl-C one and 130; anything else keeps its
+    traceback.
+    """
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         _quiet()
+        interrupts: list[int] = []
         try:
-            return command(*args, **kwargs)
-        except InputError as error:
-            message = str(error).rpartition("InputError: ")[2]  # a data worker's error comes with its traceback
-            typer.echo(f"error: {message.strip()}", err=True)
-            raise typer.Exit(2) from None
-        except OSError as error:
-            if error.filename is None:
+            with _noted(interrupts):
+                return _said(command, *args, **kwargs)
+        except BaseException:
+            if not interrupts:
                 raise
-            typer.echo(f"error: {error.filename}: {error.strerror}: choose another place, or mend this one", err=True)
-            raise typer.Exit(2) from None
+            if os.environ.get("RANK", "0") == "0":
+                name = command.__name__
+                typer.echo(f"interrupted: {GOES_ON.get(name, 'give the same command again')}", err=True)
+            raise typer.Exit(_INTERRUPTED) from None
 
     return run
+
+
+@contextlib.contextmanager
+def _noted(interrupts: list[int]) -> Iterator[None]:
+    """What SIGINT breaks off ends in many kinds of errors, a worker's for one: that it came is what tells."""
+    if threading.current_thread() is not threading.main_thread():  # which alone has handlers
+        yield
+        return
+
+    def interrupt(number: int, frame: Any) -> None:
+        interrupts.append(number)
+        threading.excepthook = lambda _: None  # those that served workers lose them
+        signal.default_int_handler(number, frame)
+
+    def ignored(what: Any) -> None:
+        """Where Python passes errors over (in what runs around a fork, say), it is raised again a moment later."""
+        if what.exc_type is KeyboardInterrupt:
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+        else:
+            hook(what)
+
+    hook, sys.unraisablehook = sys.unraisablehook, ignored
+    of_threads = threading.excepthook
+    before = [(number, signal.signal(number, interrupt)) for number in (signal.SIGINT, signal.SIGALRM)]
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook, threading.excepthook = hook, of_threads
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+def _said(command: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """What is wrong with the input, or with a place on disk, as a line."""
+    try:
+        return command(*args, **kwargs)
+    except InputError as error:
+        message = str(error).rpartition("InputError: ")[2]  # a data worker's error comes with its traceback
+        typer.echo(f"error: {message.strip()}", err=True)
+        raise typer.Exit(2) from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        typer.echo(f"error: {error.filename}: {error.strerror}: choose another place, or mend this one", err=True)
+        raise typer.Exit(2) from None
 
 
 def configured(config: str | None, overrides: Sequence[str] | None, flags: dict[str, Any]) -> Config:

@@ -32,9 +32,11 @@ def run(
     flags = {"data.eval_path": data, "data.eval_split": split, "seed": seed, "data.strict": strict}
     settings = configured(config, overrides, flags)
     from colmrl.evaluation.compare import compare_runs, comparison_lines, run_lines, worst_lines
+    from colmrl.files import locked
 
     folder = out or Path(run[0]).parent / "compared"
-    compared = compare_runs(settings, run, folder)
+    with locked(folder):
+        compared = compare_runs(settings, run, folder)
     show_table(run_lines(compared.runs))
     if compared.comparisons:
         show_table(comparison_lines(compared.comparisons, compared.runs[0].name))

@@ -1,5 +1,6 @@
 """colmrl convert DATA --to CONVENTION --out DIR"""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,6 +21,8 @@ def convert(
 ) -> None:
     """Read data in any format, write it in any other. Interrupted, it goes on with the same command."""
     settings = configured(config, overrides, {"data.path": data, "data.strict": strict})
+    from colmrl.files import locked
     from colmrl.preparing.converting import convert as run
 
-    typer.echo(run(settings, to, out, tuple(fields.split(",")), max_pixels))
+    with locked(Path(out), beside=True):
+        typer.echo(run(settings, to, out, tuple(fields.split(",")), max_pixels))

@@ -59,6 +59,7 @@ def evaluate(
     from colmrl.evaluation.each_query import write_each
     from colmrl.evaluation.report import table_lines
     from colmrl.evaluation.run import chosen_views, judge_views, open_task, write_results
+    from colmrl.files import locked
     from colmrl.loop import untrained_store
 
     number = None
@@ -75,8 +76,9 @@ def evaluate(
     show_table(table_lines(rows))  # first: a place that cannot be written must not cost the numbers
     path = Path(out or store)
     path = path if path.suffix == ".json" else path / "results.json"
-    write_results(path, rows, settings.seed, store=store)
-    write_each(path, task.facts, [({"round": number, "view": str(one.view)}, one.each) for one in judged])
+    with locked(path, beside=True):
+        write_results(path, rows, settings.seed, store=store)
+        write_each(path, task.facts, [({"round": number, "view": str(one.view)}, one.each) for one in judged])
     typer.echo(path)
 
 
@@ -112,10 +114,13 @@ def rerank(
     }
     settings = configured(config, overrides, flags)
     from colmrl.evaluation.rerank_report import judge_rerankers
+    from colmrl.files import locked
 
     folder = Path(out) if out else Path(model[0]).parent / "rerank"
     given = [override.partition("=")[0] for override in overrides or []]
-    for title, table in judge_rerankers(settings, model, folder, "qilin" if protocol else None, given):
+    with locked(folder):
+        tables = judge_rerankers(settings, model, folder, "qilin" if protocol else None, given)
+    for title, table in tables:
         typer.echo(title)
         show_table(table)
     typer.echo(folder)
@@ -133,8 +138,11 @@ def baselines(
     """What is popular, what came next before, what reads like the history: first stages for eval.py rerank --run."""
     settings = configured(None, overrides, {"data.eval_path": data, "data.eval_split": split})
     from colmrl.evaluation.rerank_report import judge_baselines
+    from colmrl.files import locked
 
-    show_table(judge_baselines(settings, out, k))
+    with locked(out):
+        table = judge_baselines(settings, out, k)
+    show_table(table)
     typer.echo(out)
 
 

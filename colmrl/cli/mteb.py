@@ -39,6 +39,7 @@ def mteb(
     from colmrl.evaluation.mteb_submission import write_submission
     from colmrl.evaluation.mteb_tasks import benchmark_tasks, local_task, named_tasks
     from colmrl.evaluation.mteb_ways import parse_ways
+    from colmrl.files import locked
 
     names = [name.strip() for name in views.split(",")]
     disable_progress_bars()  # mteb prepares data behind its own
@@ -50,9 +51,10 @@ def mteb(
     else:
         tasks = benchmark_tasks(benchmark) if benchmark else named_tasks(task or [])
     given = tuple(override.partition("=")[0] for override in overrides or [])
-    results = Judge(stores, folder, encoder, "bm25" in names, given).judge(tasks, ways)
-    show_table(table_lines(results))
-    write_judged(folder / "results.json", results, settings)
+    with locked(folder):
+        results = Judge(stores, folder, encoder, "bm25" in names, given).judge(tasks, ways)
+        show_table(table_lines(results))
+        write_judged(folder / "results.json", results, settings)
     if submit is not None:
         write_submission([result for result in results if result.way is not None], folder, submit)
         typer.echo(submit)

@@ -1,5 +1,6 @@
 """colmrl prepare amazon"""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -28,20 +29,22 @@ def amazon(
     vlm: Annotated[str | None, typer.Option(help="A vision-language model that writes: a folder or hub id.")] = None,
 ) -> None:
     """Who bought what in which order, from Amazon reviews; run it again to go on where it stopped."""
+    from colmrl.files import locked
     from colmrl.preparing.amazon import prepare_amazon
 
-    typer.echo(
-        prepare_amazon(
-            reviews,
-            meta,
-            out,
-            min_rating=min_rating,
-            min_uc=min_uc,
-            min_sc=min_sc,
-            use_image=use_image,
-            images=images,
-            generate_caption=generate_caption,
-            generate_semantic_summary=generate_semantic_summary,
-            vlm=vlm,
+    with locked(Path(out), beside=True):
+        typer.echo(
+            prepare_amazon(
+                reviews,
+                meta,
+                out,
+                min_rating=min_rating,
+                min_uc=min_uc,
+                min_sc=min_sc,
+                use_image=use_image,
+                images=images,
+                generate_caption=generate_caption,
+                generate_semantic_summary=generate_semantic_summary,
+                vlm=vlm,
+            )
         )
-    )

@@ -1,5 +1,6 @@
 """colmrl prepare pdf"""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +16,8 @@ def pdf(
     workers: Annotated[int, typer.Option(help="Processes, each with a PDF of its own.")] = 1,
 ) -> None:
     """PDFs as a data folder: each page a document, with its picture and its text layer."""
+    from colmrl.files import locked
     from colmrl.preparing.pdf import prepare_pdf
 
-    typer.echo(prepare_pdf(folder, out, dpi, workers))
+    with locked(Path(out), beside=True):
+        typer.echo(prepare_pdf(folder, out, dpi, workers))

@@ -1,5 +1,6 @@
 """colmrl prepare qilin"""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,6 +21,8 @@ def qilin(
     kind = {"search": "qilin", "recommendation": "qilin-recommendation"}.get(task, task)
     flags = {"data.path": data, "data.format": kind, "data.root": root, "data.strict": strict}
     settings = configured(None, None, flags)
+    from colmrl.files import locked
     from colmrl.preparing.converting import convert
 
-    typer.echo(convert(settings, "beir", out, max_pixels=max_pixels))
+    with locked(Path(out), beside=True):
+        typer.echo(convert(settings, "beir", out, max_pixels=max_pixels))

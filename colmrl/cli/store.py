@@ -42,6 +42,7 @@ def check(
     repair: Annotated[bool, typer.Option("--repair", help="Remove damaged files: encoding makes them anew.")] = False,
 ) -> None:
     """Read every byte: whether the files are what they were when the store was finished. Exit code 1 where not."""
+    from colmrl.files import locked
     from colmrl.store import StoreWriter, read_manifest
 
     damaged, command = [], ""
@@ -50,8 +51,10 @@ def check(
         damaged += [folder / name for name in StoreWriter(folder).damaged()]
     for path in damaged:
         typer.echo(f"{path}: {'damaged' if path.exists() else 'missing'}")
-        if repair:
-            path.unlink(missing_ok=True)
+    if repair and damaged:
+        with locked(_of(store), remedy="try again"):
+            for path in damaged:
+                path.unlink(missing_ok=True)
     if damaged:
         first = "now give" if repair else "colmrl store check --repair removes what is damaged; then give"
         typer.echo(f"{first} the command that encoded it again, it makes these shards anew: {command}")
@@ -71,12 +74,16 @@ def remove(
     They stay out, whether the data still has them or not, until their content changes.
     """
     from colmrl.errors import InputError
+    from colmrl.files import locked
+    from colmrl.store import read_manifest
     from colmrl.store import remove as run
 
     if bool(ids) == bool(ids_file):
         raise InputError("nothing, or two things, to remove: give ids, or --ids-file")
     names = ids or [line for line in (ids_file or Path()).read_text(encoding="utf-8").splitlines() if line]
-    count = run(_of(store) / "documents", names)
+    read_manifest(_of(store) / "documents")  # what is no store is said
+    with locked(_of(store), remedy="try again"):
+        count = run(_of(store) / "documents", names)
     typer.echo(f"{store}: removed: {count}; an index of it has to be built again")
 
 

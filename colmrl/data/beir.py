@@ -14,6 +14,7 @@ from colmrl.data.jsonl import Row, read_records, read_rows, skip
 from colmrl.data.records import Collection, Document, Examples, Qrels, Query, Records, Splits
 from colmrl.data.triples import read_triples
 from colmrl.errors import InputError, located
+from colmrl.files import bounded_lines
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ def read_qrels(
     qrels: dict[str, dict[str, int]] = {}
     skipped = 0
     with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
+        for number, line in bounded_lines(lines, path):
             line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
             if (number == 1 and line.startswith(b"query-id")) or not line.strip():
                 continue

@@ -102,7 +102,7 @@ def _qrels(table: Table, queries: Records[Query], documents: Records[Document], 
 
 
 def _grade(row: Row, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
         raise row.error("score", f"{value!r} is not a whole number", "write a grade such as 1")
     return int(value)
 

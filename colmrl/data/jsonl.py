@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from colmrl.data.records import Document, Query, Records
 from colmrl.errors import InputError, located
-from colmrl.files import absolute, is_file, write_whole
+from colmrl.files import absolute, bounded_lines, climbs, is_file, write_whole
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -76,7 +76,10 @@ class Row:
         for item in items:
             if isinstance(item, bool) or not isinstance(item, int | float):
                 raise self.error(field, f"{item!r} is a {type(item).__name__}", "write a number")
-        return tuple(float(item) for item in items)
+        try:
+            return tuple(float(item) for item in items)
+        except OverflowError:
+            raise self.error(field, "a number beyond all floats", "write a smaller one") from None
 
     def scores(self, field: str, of: str, count: int) -> tuple[float, ...] | None:
         """A teacher's scores, one for each of the `count` records in column `of`; absent or null: None."""
@@ -99,11 +102,19 @@ class Row:
         return value
 
     def picture(self, field: str, name: str, root: Path, remedy: str) -> str:
-        """The absolute path of a picture named relative to `root`, or absolutely; it must exist."""
+        """The absolute path of a picture named relative to `root`, and below it, or absolutely; it must exist."""
+        self.inside(field, name)
         path = root / name
         if not is_file(path):
             raise self.error(field, f"no such file {str(path)!r}", remedy)
         return absolute(path)
+
+    def inside(self, field: str, name: str) -> str:
+        """The same name of a file, unless it is a relative one that leads out of the folder that it starts in."""
+        if climbs(name):
+            remedy = "put the file below that folder, or name it absolutely"
+            raise self.error(field, f"{name!r} climbs out of the folder that paths start in", remedy)
+        return name
 
 
 def read_rows(path: str | Path, parse: Callable[[Row], T], strict: bool = True) -> Iterator[T]:
@@ -117,7 +128,7 @@ def read_rows(path: str | Path, parse: Callable[[Row], T], strict: bool = True) 
         raise InputError(f"{path}: no such file: check the path")
     good, bad, start, end = 0, 0, 0, 0
     with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
+        for number, line in bounded_lines(lines, path):
             start, end = end, end + len(line)
             if not line.strip():
                 continue

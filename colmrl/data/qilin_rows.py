@@ -13,6 +13,7 @@ from typing import Any, Literal
 from colmrl.data.jsonl import Row
 from colmrl.data.records import Document, Query
 from colmrl.errors import InputError, located
+from colmrl.files import bounded_lines
 
 Task = Literal["search", "recommendation"]
 NUMBER: dict[Task, str] = {"search": "search_idx", "recommendation": "request_idx"}
@@ -136,7 +137,7 @@ def cover(row: Row) -> str:
     paths = items(row, "image_path")
     if not all(isinstance(path, str) for path in paths):
         raise row.error("image_path", f"{_short(paths)} has what is no text", "write a list of paths")
-    return row.encodable("image_path", paths[0]) if paths else ""
+    return row.inside("image_path", row.encodable("image_path", paths[0])) if paths else ""
 
 
 def note_document(row: Row, name: str, images: tuple[str, ...]) -> Document:
@@ -188,7 +189,7 @@ def read_qilin_qrels(path: str | Path) -> dict[str, dict[str, int]]:
         raise InputError(f"{path}: no such file: check the path")
     qrels: dict[str, dict[str, int]] = {}
     with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
+        for number, line in bounded_lines(lines, path):
             fields = line.removeprefix(codecs.BOM_UTF8).strip()
             if number == 1:
                 if fields != b"qid,pid":

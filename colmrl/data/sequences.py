@@ -23,6 +23,7 @@ from colmrl.config import ItemForm
 from colmrl.data.jsonl import Row, read_rows, skip
 from colmrl.data.records import Collection, Document, Query, Records
 from colmrl.errors import InputError, located
+from colmrl.files import bounded_lines
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +137,7 @@ def _read_lines(path: Path, fields: tuple[str, str], parse: Callable[[Row], None
     """`parse` each line that is not blank, its first word and the rest as `fields`. Returns how many were skipped."""
     skipped = 0
     with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
+        for number, line in bounded_lines(lines, path):
             line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
             if not line.strip():
                 continue

@@ -17,7 +17,7 @@ from typing import Any, TypeGuard
 
 from colmrl.data.jsonl import IndexedLines, Row, indexed_lines
 from colmrl.errors import InputError
-from colmrl.files import absolute, write_whole
+from colmrl.files import absolute, climbs, write_whole
 
 _REFERENCE = re.compile(r"(?P<source>.+)/(?P<split>[^/]+)/doc_(?P<row>\d+)\.png(?:#(?P<at>.+))?")
 _SHARD = re.compile(r"[-_.](?P<number>\d+)(-of-(?P<all>\d+))?$")
@@ -142,6 +142,8 @@ def _load(source: str, path: Path, kind: str, files: dict[str, list[str]]) -> di
         raise InputError(f"{source}: {where} ({reason}): check data.path") from None
     pyarrow.default_memory_pool().release_unused()  # what converting parquet to a memory map has left behind
     splits = loaded if isinstance(loaded, dict) else {"train": loaded}
+    if odd := [split for split in map(str, splits) if not re.fullmatch(r"\w[\w.-]*", split)]:
+        raise InputError(f"{source}: {odd[0]!r}: no name for a split, which names files: rename it")
     return {str(split): ArrowTable(f"{source}/{split}", dataset) for split, dataset in splits.items()}
 
 
@@ -203,6 +205,8 @@ def check_reference(name: str, root: Path) -> str:
     assert match
     source, split, row = match["source"], match["split"], int(match["row"])
     local = root / source
+    if climbs(source):
+        raise InputError(f"{name}: climbs out of {root}: put the table below it, or name it absolutely")
     if local.exists():
         name = absolute(local) + name[len(source) :]
         source = absolute(local)
@@ -229,6 +233,8 @@ def picture_of(reference: str) -> tuple[bytes | None, str | None]:
         found = found[int(step)] if isinstance(found, list) else found.get(step)
     if not is_picture(found):
         raise InputError(f"{reference}: no picture there: the row has {', '.join(row.values)}")
+    if not found["bytes"] and climbs(found["path"]):
+        raise InputError(f"{reference}: {found['path']!r} climbs out of its folder: store the picture's bytes")
     return found["bytes"], found["path"]
 
 

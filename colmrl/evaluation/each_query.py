@@ -43,7 +43,7 @@ def read_each(results: Path) -> dict[str, Any] | None:
         lengths = {len(row[metric]) for row in found["rows"] for metric in KEPT if metric in row}
         if lengths - {len(found["queries"])}:
             raise ValueError("not one number a query")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error}): remove it, or judge again") from None
     return found
 

@@ -250,6 +250,6 @@ def _known(path: Path, stamp: str) -> dict[str, Point]:
             if stated.pop("of") == stamp:
                 point = _from_json(stated)
                 found[point.name] = point
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{path}:{number}: cannot be read ({error}): remove the file") from None
     return found

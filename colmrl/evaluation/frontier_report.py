@@ -22,7 +22,7 @@ from colmrl.evaluation.frontier_plot import Peer, frontier_png
 from colmrl.evaluation.report import COLUMNS, markdown_table, pareto
 from colmrl.evaluation.run import Task, open_task, write_results
 from colmrl.evaluation.significance import difference
-from colmrl.files import write_text, write_whole
+from colmrl.files import locked, write_text, write_whole
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,17 @@ def read_peers(path: Path) -> list[Peer]:
     """Published points, a CSV with the columns name, bytes, ndcg_at_5."""
     if not path.is_file():
         raise InputError(f"{path}: no such file: give a CSV with the columns name, bytes, ndcg_at_5")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in ("name", "bytes", QUALITY) if name not in (reader.fieldnames or ())]
-        if missing:
-            raise InputError(
-                f"{path}:1: no column {', '.join(missing)}: write name,bytes,{QUALITY} into the first line"
-            )
-        return [_peer(path, reader.line_num, row) for row in reader]
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in ("name", "bytes", QUALITY) if name not in (reader.fieldnames or ())]
+            if missing:
+                raise InputError(
+                    f"{path}:1: no column {', '.join(missing)}: write name,bytes,{QUALITY} into the first line"
+                )
+            return [_peer(path, reader.line_num, row) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a CSV file in UTF-8 ({error}): mend it") from None
 
 
 def _peer(path: Path, number: int, row: Mapping[str, str | None]) -> Peer:
@@ -194,13 +197,17 @@ def run_frontier(
     assert store is not None
     out = out or Path(store).parent / "frontier"
     started, task = time.monotonic(), open_task(config, store)
-    points = sweep(config, task, out)
+    with locked(out):
+        points = sweep(config, task, out)
+        advice = recommend(points, max_bytes, max_ms)
+        write_frontier(out, points, advice, task, peers, config.seed, _about(config, task, started))
+    return out, advice
+
+
+def _about(config: Config, task: Task, started: float) -> str:
     manifest = task.documents.manifest
-    about = (
+    return (
         f"{manifest.data}, split {config.data.eval_split}: {len(task.qrels)} queries, {len(task.documents)} documents, "
         f"encoded once by {manifest.checkpoint}; {time.monotonic() - started:.0f} s for what was not known yet, "
         f"{torch.get_num_threads()} threads."
     )
-    advice = recommend(points, max_bytes, max_ms)
-    write_frontier(out, points, advice, task, peers, config.seed, about)
-    return out, advice

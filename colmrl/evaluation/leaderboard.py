@@ -129,16 +129,16 @@ def _names(paths: Sequence[Path]) -> list[str]:
 def _entries(path: Path, run: str) -> list[Entry]:
     """InputError where it is no results.json of ours."""
     each = read_each(path)
-    of_row = {_key(row): row for row in each["rows"]} if each else {}
     table: dict[tuple[str, Any, str], dict[str, float]] = {}
     protocols = set[str]()  # parts of the queries, of which none is known by itself
     try:
+        of_row = {_key(row): row for row in each["rows"]} if each else {}
         for row in json.loads(path.read_bytes())["rows"]:
             kind = ", ".join(str(row[name]) for name in _OF_RUN if row.get(name))
             round_number, name = _key(row)
             protocols.update([kind] if row.get("protocol") else [])
             table.setdefault((kind, round_number, name), {})[row["metric"]] = float(row["value"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}: not results of eval.py, frontier or loop ({error!r}): leave it out") from None
     entries = []
     for (kind, number, name), values in table.items():
@@ -157,4 +157,5 @@ def _said(facts: dict[str, Any]) -> str:
 
 def _key(row: dict[str, Any]) -> tuple[int | None, str]:
     """Of eval.py mteb, a model's name says view, index and reranker."""
-    return row.get("round"), next(row[name] for name in ("model", "view", "system") if name in row)
+    name = next((name for name in ("model", "view", "system") if name in row), "view")
+    return row.get("round"), row[name]

@@ -118,8 +118,13 @@ def _kept(path: Path, header: str, candidates: Candidates) -> Scores:
     lines = whole_lines(path)
     if lines and lines[0].decode() != header:
         raise InputError(f"{path}: is of other candidates or another model: remove it, or choose another --out")
-    scores = {query: tuple(found) for query, found in map(json.loads, lines[1:])}
-    assert list(scores) == list(candidates.of)[: len(scores)]
+    try:
+        scores = {query: tuple(map(float, found)) for query, found in map(json.loads, lines[1:])}
+        whole = all(len(found) == len(candidates.of[query]) for query, found in scores.items())
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read ({error}): remove it, and judge again") from None
+    if not whole or list(scores) != list(candidates.of)[: len(scores)]:
+        raise InputError(f"{path}: its lines are not of the candidates, in their order: remove it, and judge again")
     return scores
 
 

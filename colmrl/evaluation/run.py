@@ -14,7 +14,7 @@ from colmrl.data.reading import read_collection
 from colmrl.data.records import Collection, Qrels, relevant
 from colmrl.errors import InputError
 from colmrl.evaluation.metrics import mean, per_query
-from colmrl.files import write_text
+from colmrl.files import read_json, write_text
 from colmrl.progress import track
 from colmrl.reranking.runs import write_run
 from colmrl.runtime import use_torch
@@ -130,7 +130,7 @@ def write_results(path: str | Path, rows: Sequence[Row], seed: int, **more: Any)
 
 
 def read_results(path: str | Path) -> dict[str, Any]:
-    return json.loads(Path(path).read_text())
+    return read_json(Path(path), "remove it, and judge again", ("rows",))
 
 
 def facts_of(qrels: Qrels, documents: int) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 twenty triples to read. Beside `triples.jsonl`: triples.jsonl.report.json, triples.jsonl.report.md, triples.mining.png.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from colmrl.data.records import Collection, Document, Triple
-from colmrl.files import write_text, write_whole
+from colmrl.files import read_json, write_text, write_whole
 
 EXAMPLES = 20
 _BIN = 0.01  # of scores, which lie between -1 and 1
@@ -66,7 +65,7 @@ def report_path(triples: Path) -> Path:
 
 
 def read_report(triples: Path) -> dict[str, Any]:
-    return json.loads(report_path(triples).read_text(encoding="utf-8"))
+    return read_json(report_path(triples), "remove the triples, and mine again", ("store_stamp",))
 
 
 def readable_path(triples: Path) -> Path:

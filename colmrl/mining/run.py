@@ -18,7 +18,7 @@ from colmrl.data.reading import known_answers, read_collection
 from colmrl.data.records import Collection, Triple, relevant
 from colmrl.data.triples import write_triples
 from colmrl.errors import InputError
-from colmrl.files import digest, write_text
+from colmrl.files import digest, locked, write_text
 from colmrl.mining import filters
 from colmrl.mining.block import Block, Known
 from colmrl.mining.contents import Contents
@@ -63,6 +63,11 @@ def mine(config: Config, store: str | Path, out: str | Path) -> Path:
     store, out = Path(store), Path(out)
     if out.exists():
         raise InputError(f"{out}: exists already: choose another --out, or remove it")
+    with locked(out, beside=True):
+        return _mined(config, store, out)
+
+
+def _mined(config: Config, store: Path, out: Path) -> Path:
     use_torch(config)
     source = open_source(config, store)
     teachers: list[Teacher] = []

@@ -29,6 +29,7 @@ from colmrl.models.positions import Grid
 from colmrl.models.quantization import keep_unpacked, quantization_config
 from colmrl.models.quiet import no_bars as no_bars
 from colmrl.models.quiet import no_report
+from colmrl.models.weights import files_said, read_tensors, weight_files
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -88,13 +89,15 @@ def load_processor(source: str, max_pixels: int | None, padding_side: Literal["l
     `max_pixels` bounds a picture: its area for Qwen-VL, its number of tiles for InternVL.
     """
     family = family_of(source)
-    if family in PROCESSOR_MAPPING_NAMES:
-        processor = processor_class(family).from_pretrained(source, backend="pil")  # pyright: ignore
-        tokenizer = processor.tokenizer
-        if max_pixels is not None:
-            _bound_pixels(processor.image_processor, max_pixels)
-    else:
-        processor = tokenizer = AutoTokenizer.from_pretrained(source)
+    with files_said(f"model.backbone: {source!r}: its processor", "give a folder or hub id that has one"):
+        if family in PROCESSOR_MAPPING_NAMES:
+            given = {"backend": "pil", "trust_remote_code": False}
+            processor = processor_class(family).from_pretrained(source, **given)  # pyright: ignore
+            tokenizer = processor.tokenizer
+            if max_pixels is not None:
+                _bound_pixels(processor.image_processor, max_pixels)
+        else:
+            processor = tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if family in _RIGHT_PADDING_ONLY and padding_side == "left":
         raise InputError(f"model.padding_side: left: {family} is right only: leave it null")
     if padding_side is not None:
@@ -165,12 +168,14 @@ class Backbone(nn.Module):
             options["quantization_config"] = quantization_config(config.quantization, dtype, kept)
         if kernel != "sdpa":  # which is taken anyway, except by the few models that have none (MPNet)
             options["attn_implementation"] = kernel
-        try:
-            with no_bars(local=Path(source).is_dir()), no_report():
-                loader, options["output_loading_info"] = cls.loader(family), True
-                model, info = loader.from_pretrained(source, dtype=dtype, **options)
-        except (OSError, ValueError) as error:
-            raise InputError(f"model.backbone: {source!r}: {str(error).strip().splitlines()[0]}") from None
+        weight_files(source)  # what has none, or pickles, is said before anything is loaded
+        options |= {"use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
+        with (
+            files_said(f"model.backbone: {source!r}", "fetch or write it again"),
+            no_bars(local=Path(source).is_dir()),
+            no_report(),
+        ):
+            model, info = cls.loader(family).from_pretrained(source, dtype=dtype, **options)
         if missing := sorted(name for name in info["missing_keys"] if not name.startswith(_DISPENSABLE)):
             raise InputError(
                 f"model.backbone: {source!r}: lacks {len(missing)} weights, {missing[0]} first: give a whole model"
@@ -218,7 +223,14 @@ class Backbone(nn.Module):
         """Adapters saved by `save_lora`, ready to train on."""
         from peft import PeftModel
 
-        self.model = PeftModel.from_pretrained(self.model, str(folder), is_trainable=True)
+        weights = folder / "adapter_model.safetensors"
+        if not weights.is_file():
+            pickled = (folder / "adapter_model.bin").is_file()
+            said = "adapter_model.bin, a pickle, can run code when it is loaded, and is never: " if pickled else ""
+            raise InputError(f"{weights}: no such file: {said}give an adapter as safetensors, or train again")
+        read_tensors(weights)
+        with files_said(folder, "write the adapter again"):
+            self.model = PeftModel.from_pretrained(self.model, str(folder), is_trainable=True, use_safetensors=True)
 
     def set_lora(self, weights: Mapping[str, Tensor]) -> None:
         """Into adapters that `add_lora` made, the weights of `adapter_model.safetensors`."""

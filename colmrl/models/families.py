@@ -7,16 +7,14 @@ from typing import Any
 from transformers import AutoConfig
 
 from colmrl.errors import InputError
+from colmrl.models.weights import files_said
 
 
 def _read_config(source: str) -> Any:
     if not source:
         raise InputError("model.backbone: not given: name a folder with a model, or a hub id such as Qwen/Qwen3-0.6B")
-    try:
-        return AutoConfig.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"model.backbone: {source!r}: cannot be loaded: give a folder or hub id ({reason})") from None
+    with files_said(f"model.backbone: {source!r}", "give a folder or hub id"):
+        return AutoConfig.from_pretrained(source, trust_remote_code=False)
 
 
 def how_to_read(source: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from colmrl.data.media import open_image
 from colmrl.errors import InputError
 from colmrl.models.backbone import DTYPES, Dtype, load_processor, no_bars
 from colmrl.models.inputs import harmless
+from colmrl.models.weights import files_said, weight_files
 
 MAX_PIXELS = 512 * 28 * 28  # a product picture in at most 512 visual tokens of the 28-pixel families
 
@@ -46,13 +47,12 @@ class Generator:
             raise InputError(f"--vlm: {source!r}: reads text only: give a vision-language model")
         device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = dtype or ("bf16" if device == "cuda" else "fp32")
-        try:
-            with no_bars(local=Path(source).is_dir()):
-                loaded: Any = AutoModelForImageTextToText.from_pretrained(
-                    source, dtype=DTYPES[dtype], attn_implementation="sdpa", output_loading_info=True
-                )
-        except (OSError, ValueError) as error:
-            raise InputError(f"--vlm: {source!r}: {_first_line(error)}: give a model that writes text") from None
+        safe: Any = {"use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
+        with files_said(f"--vlm: {source!r}", "give a model that writes text"), no_bars(Path(source).is_dir()):
+            weight_files(source)  # what has none, or pickles, is said
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(
+                source, dtype=DTYPES[dtype], attn_implementation="sdpa", **safe
+            )
         model, info = loaded
         if missing := sorted(info["missing_keys"]):
             raise InputError(

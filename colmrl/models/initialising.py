@@ -12,7 +12,6 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from colmrl.config import Config
@@ -21,7 +20,7 @@ from colmrl.models.description import Description, describe, is_own, read_own
 from colmrl.models.retriever import Retriever
 from colmrl.models.sources import find_source, located
 from colmrl.models.sources.source import Source
-from colmrl.models.weights import weights_fingerprint
+from colmrl.models.weights import read_tensors, weights_fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -61,13 +60,13 @@ def take_over(config: Config, checkpoint: str | Path) -> Retriever:
             )
     if trained == "lora":
         model.backbone.set_lora(_adapter(folder, source))
-    _take_heads(model, source.heads() if source else load_file(folder / "heads.safetensors"), folder)
+    _take_heads(model, source.heads() if source else read_tensors(folder / "heads.safetensors"), folder)
     return model
 
 
 def _adapter(folder: Path, source: Source | None) -> Mapping[str, Tensor]:
     if source is None:
-        return load_file(folder / "adapter" / "adapter_model.safetensors")
+        return read_tensors(folder / "adapter" / "adapter_model.safetensors")
     assert source.adapter is not None
     return source.adapter()
 

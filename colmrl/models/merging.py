@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from colmrl.errors import InputError
 from colmrl.files import new_folder
 from colmrl.models.description import is_own
 from colmrl.models.retriever import Description, fingerprint, read_description, write_description
+from colmrl.models.weights import names, read_tensors, tensor_of
 
 # What each may have its own of: it is of the loss, or the sum is.
 _FREE = {"single.temperature", "multi.temperature", "lora.r", "lora.alpha", "lora.dropout"}
@@ -84,7 +84,7 @@ def _write(out: Path, paths: list[Path], descriptions: list[Description], shares
         rank, alpha = sum(d.lora.r for d in descriptions), sum(d.lora.alpha for d in descriptions)
         first = replace(first, lora=replace(first.lora, r=rank, alpha=alpha))
         name = "adapter/adapter_model.safetensors"
-        save_file(concatenated([load_file(path / name) for path in paths], shares), out / name)
+        save_file(concatenated([read_tensors(path / name) for path in paths], shares), out / name)
         settings = out / "adapter/adapter_config.json"
         settings.write_text(json.dumps(json.loads(settings.read_text()) | {"r": rank, "lora_alpha": alpha}, indent=2))
     write_description(out, first)
@@ -110,10 +110,10 @@ def _average(out: Path, sources: list[list[Path]], shares: list[float]) -> None:
     places = [_places(files) for files in sources]
     mean: dict[str, Tensor] = {}
     for name, place in places[0].items():
-        first = _read(place, name)
+        first = tensor_of(place, name)
         total = first.double() * shares[0]
         for other, share in zip(places[1:], shares[1:], strict=True):
-            tensor = _read(other[name], name) if name in other else None
+            tensor = tensor_of(other[name], name) if name in other else None
             if tensor is None or tensor.shape != first.shape:
                 raise InputError(f"{next(iter(other.values()), out)}: {name}: not as in {place}: merge the same models")
             total += tensor.double() * share
@@ -122,13 +122,4 @@ def _average(out: Path, sources: list[list[Path]], shares: list[float]) -> None:
 
 
 def _places(files: list[Path]) -> dict[str, Path]:
-    places: dict[str, Path] = {}
-    for path in files:
-        with safe_open(path, framework="pt") as file:
-            places |= dict.fromkeys(file.keys(), path)
-    return places
-
-
-def _read(path: Path, name: str) -> Tensor:
-    with safe_open(path, framework="pt") as file:
-        return file.get_tensor(name)
+    return {name: path for path in files for name in names(path)}

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from colmrl.config import Config
@@ -31,7 +31,7 @@ from colmrl.models.inputs import InputBuilder
 from colmrl.models.processors import processor_of
 from colmrl.models.sources import find_source, located
 from colmrl.models.sources.source import Source
-from colmrl.models.weights import weights_fingerprint
+from colmrl.models.weights import files_said, read_tensors, weights_fingerprint
 from colmrl.scoring import MultiVectors
 
 
@@ -132,16 +132,24 @@ class Retriever(nn.Module):
         if not backbone.sees_pictures:
             backbone.check_lengths(model)
         retriever = cls(description, backbone, processor)
-        retriever.set_heads(source.heads())
+        retriever.set_heads(source.heads(), model.backbone)
         return retriever
 
     def load_heads(self, folder: Path) -> None:
         """The heads' weights from a checkpoint folder."""
-        self.set_heads(load_file(folder / "heads.safetensors"))
+        path = folder / "heads.safetensors"
+        self.set_heads(read_tensors(path), path)
 
-    def set_heads(self, heads: Mapping[str, Tensor]) -> None:
-        missing, unexpected = self.load_state_dict(heads, strict=False)
-        assert not unexpected and all(name.startswith("backbone.") for name in missing)
+    def set_heads(self, heads: Mapping[str, Tensor], place: str | Path) -> None:
+        """`place`: where they are from, for messages."""
+        with files_said(place, "write the checkpoint again"):
+            missing, unexpected = self.load_state_dict(heads, strict=False)
+        lacks = [name for name in missing if not name.startswith("backbone.")]
+        if unexpected or lacks:
+            raise InputError(
+                f"{place}: has {', '.join(unexpected) or 'nothing'} that its description does not, and lacks "
+                f"{', '.join(lacks) or 'nothing'}: write the checkpoint again"
+            )
 
     def save(self, folder: str | Path) -> None:
         """Write the checkpoint under a temporary name, then rename it; only safetensors and JSON."""

@@ -24,7 +24,7 @@ from jaxtyping import Bool, Int
 
 from colmrl.data.jsonl import Row, write_rows
 from colmrl.errors import InputError, located
-from colmrl.files import write_text
+from colmrl.files import bounded_lines, write_text
 from colmrl.models.generator import Generator
 from colmrl.preparing.describe import MAX_NEW_TOKENS, PROMPTS, Described, Form, describe_all
 from colmrl.preparing.folder import PreparedFolder
@@ -140,7 +140,7 @@ def _rows(path: Path) -> Iterator[Row]:
     number = 0
     with gzip.open(path) if packed else path.open("rb") as lines:
         try:
-            for number, line in enumerate(lines, 1):
+            for number, line in bounded_lines(lines, path):
                 if line.strip():
                     yield Row(path, number, _values(path, number, line))
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:

@@ -77,8 +77,10 @@ def read_part(part: Path) -> dict[str, str]:
     for number, line in enumerate(whole_lines(part), 1):
         try:
             row = json.loads(line)
+            if not (isinstance(row["item"], str) and isinstance(row["text"], str)):
+                raise TypeError
             written[row["item"]] = row["text"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise located(part, number, "line", "not one of this file's lines", "remove the file, run again") from None
     return written
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from colmrl import provenance
 from colmrl.errors import InputError
-from colmrl.files import check_new_folder, write_text
+from colmrl.files import check_new_folder, read_json, write_text
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,11 @@ class PreparedFolder:
             check_new_folder(self.path)
             self._write(finished=False)
             return True
-        before = json.loads(self.manifest.read_text(encoding="utf-8"))
+        keys = ("kind", "settings", "finished")
+        before = read_json(self.manifest, "choose another --out, or remove the folder", keys)
         wanted = json.loads(json.dumps(self.settings))
+        if not isinstance(before["settings"], dict):
+            raise InputError(f"{self.manifest}: settings: not an object: choose another --out, or remove the folder")
         if before["kind"] != self.kind:
             raise InputError(f"{self.path}: holds prepared {before['kind']} data: choose another --out, or remove it")
         changed = sorted(k for k in {*before["settings"], *wanted} if before["settings"].get(k) != wanted.get(k))

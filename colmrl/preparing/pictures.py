@@ -20,6 +20,7 @@ from PIL import Image
 
 from colmrl.data.media import IMAGE_SUFFIXES, open_image
 from colmrl.errors import InputError
+from colmrl.files import file_name
 from colmrl.progress import track
 
 log = logging.getLogger(__name__)
@@ -188,6 +189,8 @@ def _body(url: str, timeout_s: float) -> bytes:
 
 def _place(item: str, content: bytes, out: Path) -> Path:
     """Write `content` under the item's name, once it has been opened as a picture."""
+    if not file_name(item):
+        raise _Lasting(f"{item!r} cannot be the name of a file")
     partial = out / f"{item}.partial"
     try:
         partial.write_bytes(content)

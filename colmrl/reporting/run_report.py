@@ -3,7 +3,6 @@ section stands where its files do.
 """
 
 import csv
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from colmrl.errors import InputError
 from colmrl.evaluation.each_query import path_beside
 from colmrl.evaluation.report import COLUMNS, table_lines
 from colmrl.evaluation.run import read_results
-from colmrl.files import write_text
+from colmrl.files import read_json, write_text
 from colmrl.lineage import read_rounds
 from colmrl.reporting import page
 from colmrl.reporting.curves import curves, read_metrics
@@ -173,4 +172,4 @@ def _settings(run: Path) -> Config:
 
 
 def _json(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_bytes()) if path.is_file() else None
+    return read_json(path, "remove it, and run again") if path.is_file() else None

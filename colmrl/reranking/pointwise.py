@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from colmrl.config import Config, ModelConfig, RerankConfig
@@ -28,6 +27,7 @@ from colmrl.models.attention import AttentionKernel
 from colmrl.models.heads import pool
 from colmrl.models.inputs import ModelInput, tokens
 from colmrl.models.language import LanguageModel, Past
+from colmrl.models.weights import read_tensors
 from colmrl.reranking.checkpoint import (
     RerankerDescription,
     create_language_model,
@@ -125,7 +125,7 @@ class PointwiseModel(nn.Module):
         folder = Path(folder)
         model = cls(description, *load_language_model(folder, description, kernel))
         if model.classifier is not None:
-            model.classifier.load_state_dict(load_file(folder / "classifier.safetensors"))
+            model.classifier.load_state_dict(read_tensors(folder / "classifier.safetensors"))
         return model
 
     def save(self, folder: str | Path) -> None:

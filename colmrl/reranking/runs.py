@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from colmrl.errors import InputError
-from colmrl.files import write_whole
+from colmrl.files import bounded_lines, write_whole
 
 
 class RunLine(NamedTuple):
@@ -22,16 +22,17 @@ def read_run(path: Path) -> Iterator[RunLine]:
     """Its lines as they stand; the rank is not believed. Blank lines are passed over."""
     if not path.is_file():
         raise InputError(f"{path}: no such file: give a TREC run file")
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
+    with path.open("rb") as file:
+        for number, line in bounded_lines(file, path):
             if not line.strip():
                 continue
             try:
-                query, _, document, _, score, _ = line.split()
+                query, _, document, _, score, _ = line.decode().split()
                 value = float(score)
             except ValueError:
+                said = repr(line.strip()[:80].decode(errors="replace"))
                 raise InputError(
-                    f"{path}:{number}: not `query-id Q0 doc-id rank score tag`: {line.strip()[:80]!r}: mend the line"
+                    f"{path}:{number}: not `query-id Q0 doc-id rank score tag`: {said}: mend the line"
                 ) from None
             if not math.isfinite(value):
                 raise InputError(f"{path}:{number}: score: {score} is not finite: give a number, or leave the line out")

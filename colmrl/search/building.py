@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from colmrl import provenance
 from colmrl.config import Config
 from colmrl.errors import InputError
-from colmrl.files import new_folder
+from colmrl.files import locked, new_folder
 from colmrl.progress import track
 from colmrl.search.asked import Asked
 from colmrl.search.exact import exact
@@ -84,7 +84,8 @@ def build_indexes(
         folder = out / f"{view.slug}-{config.index.type}"
         there = (folder / "manifest.json").is_file()
         if there:
-            _go_on(folder, config, documents, queries_of(store), view)
+            with locked(folder, beside=True):
+                _go_on(folder, config, documents, queries_of(store), view)
         else:
             _build(folder, config, documents, queries_of(store), view)
         found.append(Built(folder, *read_facts(folder), there))

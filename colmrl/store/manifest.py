@@ -148,7 +148,7 @@ def read_any_manifest(path: Path) -> Manifest:
         if stated["format"] != FORMAT:
             raise InputError(f"{path}: format: {stated['format']} is not {FORMAT}: encode again")
         return _MANIFEST.validate_python(stated)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())}: encode again") from None

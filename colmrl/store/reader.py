@@ -17,6 +17,7 @@ from colmrl.data.records import Document, Query
 from colmrl.errors import InputError
 from colmrl.reduction import pool_records_to_each
 from colmrl.scoring import MultiVectors, truncate
+from colmrl.store.checking import UNREADABLE, check_shard
 from colmrl.store.manifest import ArraySpec, read_manifest
 from colmrl.store.writer import read_ids
 from colmrl.view import Head, Precision, View
@@ -39,6 +40,8 @@ class EmbeddingStore:
         self._check_files()
         sizes = [shard.records for shard in self.manifest.shards]
         live = np.ones(sum(sizes), dtype=bool)
+        if not all(0 <= row < len(live) for row in self.manifest.removed):
+            raise InputError(f"{folder}/manifest.json: removed: rows that are not there: encode again")
         live[list(self.manifest.removed)] = False
         self._live: list[Bool[np.ndarray, " records"]] = np.split(live, np.cumsum(sizes)[:-1])
         self._ends: Int[np.ndarray, " shards"] = np.cumsum([mask.sum() for mask in self._live])
@@ -187,16 +190,16 @@ class EmbeddingStore:
         return float(np.minimum(counts, view.vectors or counts.max()).mean())
 
     def _check_files(self) -> None:
-        for number in range(len(self.manifest.shards)):
+        for number, shard in enumerate(self.manifest.shards):
             for spec in self.manifest.arrays:
                 try:
-                    self._load(spec, number)
+                    check_shard(spec, shard, functools.partial(self._load, spec, number))
                     self._positions(spec, number)
                 except FileNotFoundError as error:
                     raise InputError(
                         f"{error.filename}: of shard {number}, is missing: run encode.py again, it is made anew"
                     ) from None
-                except (OSError, ValueError, EOFError) as error:
+                except UNREADABLE as error:
                     raise InputError(
                         f"{self.folder}: shard {number} is not whole ({error}): run encode.py again, it is made anew"
                     ) from None

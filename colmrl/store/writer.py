@@ -21,6 +21,7 @@ from colmrl.data.fingerprint import combined
 from colmrl.errors import InputError
 from colmrl.files import digest, write_text, write_whole
 from colmrl.scoring import MultiVectors
+from colmrl.store.checking import UNREADABLE
 from colmrl.store.manifest import FINISHED, PLANNED, Manifest, Shard, read_any_manifest, write_manifest
 
 
@@ -97,7 +98,7 @@ class StoreWriter:
                     other = path.with_suffix(beside)
                     if (other.is_file() or beside in _due(spec.precision)) and len(np.load(other, "r")) != count:
                         return False
-        except (OSError, ValueError, EOFError):
+        except UNREADABLE:
             return False
         return True
 
@@ -216,7 +217,7 @@ def read_ids(folder: Path, number: int, shard: Shard) -> list[tuple[str, str]]:
         read = [(str(row["id"]), str(row["hash"])) for row in rows]
         if combined(stated for _, stated in read) != shard.content:
             raise ValueError(f"{len(read)} records, not the {shard.records} that the shard has")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: not whole ({error}): run encode.py again, it is written anew") from None
     return read
 

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from colmrl.models.weights import read_tensors
+
 AVERAGE = "average.safetensors"  # in a resume point
+LOST = "remove the folder of this resume point: an earlier one, or the beginning, is gone on from"
 
 
 class Ema(TrainerCallback):
@@ -29,7 +32,7 @@ class Ema(TrainerCallback):
         self._weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.average = {name: p.detach().clone() for name, p in self._weights.items()}
         if self.resume is not None:
-            saved = load_file(Path(self.resume) / AVERAGE)
+            saved = read_tensors(Path(self.resume) / AVERAGE, LOST)
             assert saved.keys() == self.average.keys()
             for name, average in self.average.items():
                 average.copy_(saved[name])
@@ -73,5 +76,5 @@ class Ema(TrainerCallback):
 
 def load_average(model: nn.Module, point: Path) -> None:
     """The average of a resume point as the model's weights."""
-    _, unexpected = model.load_state_dict(load_file(point / AVERAGE), strict=False)
+    _, unexpected = model.load_state_dict(read_tensors(point / AVERAGE, LOST), strict=False)
     assert not unexpected, unexpected

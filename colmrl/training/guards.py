@@ -1,36 +1,20 @@
-"""What would make a run another than was asked for is said, not passed over: two at once, other data or processes than
+"""What would make a run another than was asked for is said, not passed over: other data or processes than
 it was begun with, settings that nothing uses, weights that are no numbers.
 """
 
-import fcntl
 import hashlib
-import json
 import logging
 from pathlib import Path
-from typing import IO
 
 from torch import nn
 
 from colmrl.config import Config, LoraConfig
 from colmrl.data.mixture import Mixture
 from colmrl.errors import InputError
+from colmrl.files import read_json
 from colmrl.processes import processes
 
 log = logging.getLogger(__name__)
-
-
-def locked(output: Path) -> IO[str]:
-    """The run folder's lock, held until the file is closed or its process ends, however it does."""
-    output.mkdir(parents=True, exist_ok=True)
-    lock = (output / ".lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise InputError(
-            f"{output}: another process trains here: wait for it, stop it (a launcher's workers may outlive it), or "
-            "choose another --output"
-        ) from None
-    return lock
 
 
 def identity(examples: Mixture | None) -> dict[str, object]:
@@ -44,7 +28,7 @@ def identity(examples: Mixture | None) -> dict[str, object]:
 
 def check_identity(saved: Path, now: dict[str, object]) -> None:
     """An InputError where an interrupted run's environment.json names another."""
-    before = json.loads(saved.read_text())
+    before = read_json(saved, "remove the run folder, and train again", ("processes", "examples"))
     if before["processes"] != now["processes"]:
         raise InputError(
             f"{saved.parent}: an unfinished run of {before['processes']} processes, not {now['processes']}: its "

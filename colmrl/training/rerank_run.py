@@ -11,8 +11,8 @@ from transformers import set_seed
 from colmrl.config import Config, TrainConfig
 from colmrl.configure import replace
 from colmrl.errors import InputError
-from colmrl.processes import on_first, processes, rank
-from colmrl.training.guards import locked
+from colmrl.processes import locked_by_first, on_first, processes, rank, start
+from colmrl.runtime import memory_said, use_torch
 from colmrl.training.held_out import best_point
 from colmrl.training.rerank_trainer import HeldOutCandidates, RerankData, RerankTask, RerankTrainer
 from colmrl.training.resumable import batches_of
@@ -20,6 +20,8 @@ from colmrl.training.run_folder import enter, start_folder
 from colmrl.training.trainer import arguments
 
 log = logging.getLogger(__name__)
+_SMALLER = "lower train.batch_size and raise train.accumulation as much, set train.gradient_checkpointing=true, "
+_SMALLER += "or lower model.max_pixels, rerank.top_k"
 
 # Settings of section `train` that belong to the retriever's loss and batches.
 _NOT_OURS = ("mini_batch_size", "mini_batch_tokens", "ema", "compile_heads", "tower_cache", "auto_batch")
@@ -33,6 +35,12 @@ def train_reranker(config: Config) -> Path:
     processes all read and check, and the first alone writes.
     """
     _check_settings(config)
+    start(use_torch(config))
+    with locked_by_first(Path(config.output), "choose another --output"), memory_said("training", _SMALLER):
+        return _train(config)
+
+
+def _train(config: Config) -> Path:
     config, output = enter(config), Path(config.output)
     checkpoint = output / "checkpoint"
     task = task_of(config)
@@ -44,8 +52,6 @@ def train_reranker(config: Config) -> Path:
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if wanted and not trained:
         raise InputError("model.tuning: frozen: leaves nothing to train: use lora or full")
-    lock: list[object] = []
-    on_first(lambda: lock.append(locked(output)))  # until this function returns
     now = data.identity() if data is not None else {"processes": processes(), "examples": ""}
     on_first(lambda: start_folder(config, output, now))
     if data is not None:

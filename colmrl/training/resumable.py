@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerState
 
 from colmrl.config import Config
+from colmrl.models.weights import read_tensors
 from colmrl.processes import on_first, processes, rank, wait
 from colmrl.training.callbacks import Metrics
+from colmrl.training.ema import LOST
 from colmrl.training.guards import check_finite
 from colmrl.training.held_out import KeepBest, is_over
 from colmrl.training.reporting import close_reporters, reporters
@@ -149,7 +151,7 @@ class ResumableTrainer(Trainer):
         save_file(trained, folder / _WEIGHTS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        weights = load_file(Path(resume_from_checkpoint) / _WEIGHTS)
+        weights = read_tensors(Path(resume_from_checkpoint) / _WEIGHTS, LOST)
         if self.beside is not None:
             names = [name for name in weights if name.startswith(_BESIDE)]
             self.beside.load_state_dict({name.removeprefix(_BESIDE): weights.pop(name) for name in names})

@@ -15,14 +15,14 @@ from colmrl.errors import InputError
 from colmrl.files import write_text
 from colmrl.models.initialising import take_over
 from colmrl.models.retriever import Retriever
-from colmrl.processes import on_first, rank
-from colmrl.runtime import use_torch
+from colmrl.processes import locked_by_first, on_first, rank, start
+from colmrl.runtime import memory_said, use_torch
 from colmrl.training.auto_batch import choose_mini_batch
 from colmrl.training.batches import Collator, ExampleDataset, check_teacher
 from colmrl.training.caching import prepare_cache
 from colmrl.training.ema import Ema, load_average
 from colmrl.training.gather import whole_weights
-from colmrl.training.guards import check_useful, describe, identity, locked
+from colmrl.training.guards import check_useful, describe, identity
 from colmrl.training.held_out import HeldOut, best_point, check_watching
 from colmrl.training.profiling import Profile
 from colmrl.training.resumable import batches_of
@@ -31,6 +31,8 @@ from colmrl.training.throughput import Throughput
 from colmrl.training.trainer import RetrieverTrainer, arguments
 
 log = logging.getLogger(__name__)
+_SMALLER = "set train.mini_batch_size (or --auto-batch, which finds it), train.gradient_checkpointing=true, or lower "
+_SMALLER += "model.max_pixels, train.batch_size"
 
 
 def train(config: Config) -> Path:
@@ -45,6 +47,12 @@ def train(config: Config) -> Path:
 
         return train_reranker(config)
     check_watching(config)
+    start(use_torch(config))
+    with locked_by_first(Path(config.output), "choose another --output"), memory_said("training", _SMALLER):
+        return _train(config)
+
+
+def _train(config: Config) -> Path:
     config, output = enter(config), Path(config.output)
     checkpoint = output / "checkpoint"
     steps_wanted = config.train.max_steps if config.train.max_steps >= 0 else config.train.epochs
@@ -61,8 +69,6 @@ def train(config: Config) -> Path:
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if steps_wanted and not trained:
         raise InputError("model.tuning: frozen, and no head has weights: train a head (single.projection, multi.dims)")
-    lock: list[object] = []
-    on_first(lambda: lock.append(locked(output)))  # until this function returns
     on_first(lambda: start_folder(config, output, identity(examples)))
     if data:
         total = sum(p.numel() for p in model.parameters())

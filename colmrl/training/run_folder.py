@@ -10,8 +10,7 @@ from colmrl.configure import changed_keys, save_config
 from colmrl.errors import InputError
 from colmrl.files import write_text
 from colmrl.inputs import write_inputs
-from colmrl.processes import on_first, start
-from colmrl.runtime import use_torch
+from colmrl.processes import on_first
 from colmrl.training.guards import check_identity
 from colmrl.training.reporting import check_reporters
 
@@ -22,9 +21,8 @@ _FREE_UNJUDGED = ("train.eval_steps", "data.eval_path", "data.eval_split")  # wh
 
 
 def enter(config: Config) -> Config:
-    """Join the run's other processes; an InputError where its folder cannot be trained into. Returns the settings with
-    generated inputs, if any, written and named by path."""
-    start(use_torch(config))
+    """An InputError where the run's folder cannot be trained into. Returns the settings with generated inputs, if any,
+    written and named by path."""
     output = Path(config.output)
     checkpoint = output / "checkpoint"
     if checkpoint.exists():

@@ -109,7 +109,7 @@ def test_places_that_cannot_be_written(checkpoint, data, tmp_path):
     arguments = ["encode", "--checkpoint", checkpoint, "--data", data, "--out"]
     refused(call(main_app, *arguments, tmp_path / "file"), "file")
     refused(call(main_app, "prepare", "sample", "--out", tmp_path / "file"), "exists and is not empty")
-    refused(call(train_app, "--data", data, "--output", tmp_path / "file"), "model.backbone: not given")
+    refused(call(train_app, "--data", data, "--output", tmp_path / "file"), "file: cannot be written (File exists)")
     assert (tmp_path / "file").read_text() == "precious"
 
 
