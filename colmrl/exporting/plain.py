@@ -87,7 +87,7 @@ def load_plain(checkpoint: str | Path) -> Plain:
         merged,
         retriever.inputs.processor,
         _single(retriever),
-        retriever.multi.projection.weight.detach() if retriever.multi is not None else None,
+        _multi(retriever),
     )
 
 
@@ -96,7 +96,7 @@ _TAKEN = {
     "model": {"backbone", "tuning", "dtype", "attention", "quantization", "padding_side", "query_prompt"}
     | {"document_prompt", "document_fields", "max_query_tokens", "max_document_tokens", "max_pixels"},
     "single": {"dims", "pooling", "projection", "temperature"},
-    "multi": {"dims", "budgets", "position_weight", "temperature"},
+    "multi": {"dims", "budgets", "projection", "position_weight", "temperature"},
 }
 
 
@@ -129,7 +129,19 @@ def _single(retriever: Retriever) -> Float[Tensor, "dim h"] | None:
         return None
     if head.projection is not None:
         return head.projection.weight.detach()[: head.dim]
-    return torch.eye(width)[: head.dim] if head.dim < width else None
+    return _leading(retriever, head.dim) if head.dim < width else None
+
+
+def _multi(retriever: Retriever) -> Float[Tensor, "m h"] | None:
+    head = retriever.multi
+    if head is None:
+        return None
+    return head.projection.weight.detach() if head.projection is not None else _leading(retriever, head.dim)
+
+
+def _leading(retriever: Retriever, dim: int) -> Float[Tensor, "dim h"]:
+    """The matrix that picks the first units."""
+    return torch.eye(retriever.backbone.hidden_size)[:dim]
 
 
 def copy_video_settings(source: str, out: Path) -> None:

@@ -44,7 +44,7 @@ def head_of(plain: Plain, asked: Head | None) -> Head:
         raise InputError("--to vllm: one folder serves one head: give --head single or --head multi")
     if asked is not None and asked not in heads:
         raise InputError(f"--head {asked}: the checkpoint has the {heads[0]} head alone")
-    return asked or heads[0]
+    return heads[0] if asked is None else asked
 
 
 def write_vllm(out: Path, plain: Plain, head: Head) -> None:

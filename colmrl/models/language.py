@@ -57,10 +57,15 @@ class LanguageModel(Backbone):
 
     @classmethod
     def load(
-        cls, source: str, config: ModelConfig = _DEFAULTS, kernel: AttentionKernel = "sdpa", writes: bool = True
+        cls,
+        source: str,
+        config: ModelConfig = _DEFAULTS,
+        kernel: AttentionKernel = "sdpa",
+        more: Mapping[str, Any] | None = None,
+        writes: bool = True,
     ) -> "LanguageModel":
         """As a backbone; InputError where it `writes`, is to give logits, and has no weights for them."""
-        loaded = super().load(source, config, kernel)
+        loaded = super().load(source, config, kernel, more)
         assert isinstance(loaded, LanguageModel)
         if writes and not loaded._has_head(source):
             raise InputError(

@@ -80,7 +80,7 @@ def create_language_model(config: Config, description: RerankerDescription) -> t
     """A new model of `model.backbone`, tuned as it says, and its processor; what is drawn comes from `seed`."""
     model = config.model
     processor = load_processor(model.backbone, model.max_pixels, model.padding_side)
-    language = LanguageModel.load(_weights(config), model, config.attention_kernel, description.writes)
+    language = LanguageModel.load(_weights(config), model, config.attention_kernel, writes=description.writes)
     torch.manual_seed(config.seed)
     match model.tuning:
         case "full":
@@ -115,7 +115,7 @@ def load_language_model(
     model = description.model
     processor = load_processor(str(folder / "processor"), model.max_pixels, model.padding_side)
     own = str(folder / "backbone") if model.tuning == "full" else model.backbone
-    language = LanguageModel.load(own, model, kernel, description.writes)
+    language = LanguageModel.load(own, model, kernel, writes=description.writes)
     if model.tuning != "full" and weights_fingerprint(own) != description.backbone_fingerprint:
         raise InputError(
             f"{folder}: was trained on other base weights than {own!r} now holds: put them back, or train again"
