@@ -176,6 +176,10 @@ class RerankConfig:
     candidates: Annotated[int, Field(ge=2, le=26)] = 20  # listwise: in one prompt, in training and in a window
     stride: Positive = 10  # of windows, from the back, over more candidates than fit
     permutations: Positive = 1  # shuffles that a listwise answer is averaged over
+    relevance: Weight = (
+        0.0  # listwise: a loss on each candidate's own tokens too, without which a small model stays at chance
+    )
+    relevance_layer: Positive | None = None  # listwise: after so many layers; null: two thirds of them
     ranknet: Weight = 0.0  # listwise: weighted RankNet beside cross-entropy, where a teacher's scores give an order
     batch_size: Positive = 16  # prompts a forward pass, when used
     mode: Literal["ground_truth", "retrieval", "shown"] | None = None  # candidates; null: shown where the data has them

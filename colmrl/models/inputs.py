@@ -18,7 +18,7 @@ from colmrl.models.positions import TEXT, positions_of
 ModelInput = dict[str, Tensor]
 # The rest is of pictures, one after another.
 OF_TOKENS = frozenset(
-    {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "hidden", "positions", "pooled"}
+    {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "hidden", "positions", "pooled", "candidate"}
 )
 
 # A JPEG far larger than the model's budget is decoded at 1/2, 1/4 or 1/8, never below twice what is used in each

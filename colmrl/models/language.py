@@ -107,6 +107,18 @@ class LanguageModel(Backbone):
         output, mask = self._run(inputs, past, keep=False)
         return output.last_hidden_state, mask
 
+    def hidden_within(
+        self, inputs: Mapping[str, Tensor], layer: int
+    ) -> tuple[Float[Tensor, "b n hidden"], Float[Tensor, "b n hidden"]]:
+        """Last hidden states, and those after so many layers, each of these scaled to length √hidden."""
+        output = self._whole.base_model(**self.given(inputs), use_cache=False, output_hidden_states=True)
+        within = output.hidden_states[layer].float()
+        return output.last_hidden_state, F.rms_norm(within, within.shape[-1:])
+
+    @property
+    def layers(self) -> int:
+        return self.model.config.get_text_config().num_hidden_layers
+
     def read(self, inputs: Mapping[str, Tensor], past: Past | None = None) -> Past:
         """What later inputs can go on from, as `hidden` would after all that was read so far."""
         assert self.causal, "keys and values of a model that sees both ways depend on what follows"

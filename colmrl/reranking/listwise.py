@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from colmrl.config import Config
 from colmrl.data.records import Document, Query
@@ -35,12 +36,31 @@ from colmrl.reranking.listwise_prompt import ListwisePrompts
 from colmrl.reranking.windows import arrangements, slide
 
 
+class Relevance(nn.Module):
+    """A linear read-out of how well each candidate fits, from the mean of its own tokens' hidden states at `layer`."""
+
+    def __init__(self, layer: int | None, language: LanguageModel):
+        super().__init__()
+        if layer is not None and layer > language.layers:
+            raise InputError(f"rerank.relevance_layer: {layer}: the backbone has {language.layers}: lower it")
+        self.layer = layer or max(1, round(language.layers * 2 / 3))
+        self.read = nn.Linear(language.hidden_size, 1, bias=False)
+
+    def forward(self, hidden: Float[Tensor, "b n h"], candidate: Int[Tensor, "b n"]) -> Float[Tensor, "b c"]:
+        """`candidate`: which one each token is of, from 1; 0: of none. -inf where a list has no such candidate."""
+        of = F.one_hot(candidate)[:, :, 1:].to(hidden)
+        count = of.sum(1)
+        scores = (of * self.read(hidden)).sum(1) / count.clamp(min=1)
+        return scores.masked_fill(count == 0, -torch.inf)
+
+
 class ListwiseReranker(nn.Module):
     def __init__(self, description: RerankerDescription, language: LanguageModel, processor: Any, name: str):
         super().__init__()
         self.description, self.name = description, name
         self.language, self.processor = language, processor
         self.prompts = ListwisePrompts(processor, description.model, description.rerank)
+        self.relevance: Relevance | None = None  # for training alone
 
     @classmethod
     def create(cls, config: Config) -> "ListwiseReranker":
@@ -53,7 +73,10 @@ class ListwiseReranker(nn.Module):
                 "or rerank.identifiers=letters"
             )
         description = describe(config)
-        return cls(description, *create_language_model(config, description), config.model.backbone)
+        made = cls(description, *create_language_model(config, description), config.model.backbone)
+        if config.rerank.relevance:
+            made.relevance = Relevance(config.rerank.relevance_layer, made.language)
+        return made
 
     @classmethod
     def load(
@@ -73,17 +96,28 @@ class ListwiseReranker(nn.Module):
 
     def forward(
         self, inputs: ModelInput, labels: Int[Tensor, "b n"] | None = None, candidates: int = 0
-    ) -> Float[Tensor, "b"] | Float[Tensor, "b c"]:
+    ) -> tuple[Float[Tensor, "b"] | Float[Tensor, "b c"], Float[Tensor, "b c"] | None]:
         """Log-likelihoods, for training: of the answers that `labels` show among the inputs (-100: no part of one), or
-        of the answers that stand for the first so many candidates.
+        of the answers that stand for the first so many candidates. And, with `rerank.relevance`, what is read off each
+        candidate's own tokens (-inf: a list has no such candidate).
         """
+        inputs, relevance = dict(inputs), None
+        candidate = inputs.pop("candidate")
+        if self.relevance is not None:
+            hidden, within = self.language.hidden_within(inputs, self.relevance.layer)
+            relevance = self.relevance(within, candidate)
+        elif labels is None:
+            return answer_log_likelihoods(self.language, inputs, self.prompts.identifiers.trie(candidates)), None
+        else:
+            hidden, _ = self.language.hidden(inputs)
         if labels is None:
-            return answer_log_likelihoods(self.language, inputs, self.prompts.identifiers.trie(candidates))
-        hidden, _ = self.language.hidden(inputs)
+            last = pool(hidden, inputs["attention_mask"].bool(), "last")
+            trie = self.prompts.identifiers.trie(candidates)
+            return trie.log_likelihoods(self.language.logits(last)[:, None]), relevance
         rows, places = (labels != -100).nonzero(as_tuple=True)
         log_probabilities = self.language.logits(hidden[rows, places - 1]).log_softmax(-1)
         each = log_probabilities.gather(1, labels[rows, places][:, None])[:, 0]
-        return each.new_zeros(len(labels)).index_add(0, rows, each)
+        return each.new_zeros(len(labels)).index_add(0, rows, each), relevance
 
     @torch.inference_mode()
     def score(self, query: Query, documents: Sequence[Document]) -> Float[np.ndarray, " d"]:
