@@ -176,10 +176,9 @@ class RerankConfig:
     candidates: Annotated[int, Field(ge=2, le=26)] = 20  # listwise: in one prompt, in training and in a window
     stride: Positive = 10  # of windows, from the back, over more candidates than fit
     permutations: Positive = 1  # shuffles that a listwise answer is averaged over
-    relevance: Weight = (
-        0.0  # listwise: a loss on each candidate's own tokens too, without which a small model stays at chance
-    )
-    relevance_layer: Positive | None = None  # listwise: after so many layers; null: two thirds of them
+    relevance: Weight = 0.0  # listwise: a loss on what is read off each candidate's own tokens
+    answer: Literal["identifier", "relevance"] = "identifier"  # listwise: what ranks; relevance: that reading itself
+    short_lists: bool = False  # listwise: train on lists of 2, 3, 5 and 10 candidates as well
     ranknet: Weight = 0.0  # listwise: weighted RankNet beside cross-entropy, where a teacher's scores give an order
     batch_size: Positive = 16  # prompts a forward pass, when used
     mode: Literal["ground_truth", "retrieval", "shown"] | None = None  # candidates; null: shown where the data has them

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -37,13 +38,13 @@ from colmrl.reranking.windows import arrangements, slide
 
 
 class Relevance(nn.Module):
-    """A linear read-out of how well each candidate fits, from the mean of its own tokens' hidden states at `layer`."""
+    """A linear read-out of how well each candidate fits, from the mean of its own tokens' hidden states after two
+    thirds of the layers: an answer can look for it in those that follow.
+    """
 
-    def __init__(self, layer: int | None, language: LanguageModel):
+    def __init__(self, language: LanguageModel):
         super().__init__()
-        if layer is not None and layer > language.layers:
-            raise InputError(f"rerank.relevance_layer: {layer}: the backbone has {language.layers}: lower it")
-        self.layer = layer or max(1, round(language.layers * 2 / 3))
+        self.layer = max(1, round(language.layers * 2 / 3))
         self.read = nn.Linear(language.hidden_size, 1, bias=False)
 
     def forward(self, hidden: Float[Tensor, "b n h"], candidate: Int[Tensor, "b n"]) -> Float[Tensor, "b c"]:
@@ -60,7 +61,10 @@ class ListwiseReranker(nn.Module):
         self.description, self.name = description, name
         self.language, self.processor = language, processor
         self.prompts = ListwisePrompts(processor, description.model, description.rerank)
-        self.relevance: Relevance | None = None  # for training alone
+        reads = description.rerank.relevance > 0
+        self.relevance = Relevance(language) if reads else None
+        if description.rerank.answer == "relevance" and not reads:
+            raise InputError("rerank.answer: relevance: is learnt by rerank.relevance alone, which is 0: give e.g. 1")
 
     @classmethod
     def create(cls, config: Config) -> "ListwiseReranker":
@@ -73,22 +77,22 @@ class ListwiseReranker(nn.Module):
                 "or rerank.identifiers=letters"
             )
         description = describe(config)
-        made = cls(description, *create_language_model(config, description), config.model.backbone)
-        if config.rerank.relevance:
-            made.relevance = Relevance(config.rerank.relevance_layer, made.language)
-        return made
+        return cls(description, *create_language_model(config, description), config.model.backbone)
 
     @classmethod
     def load(
         cls, folder: str | Path, description: RerankerDescription, kernel: AttentionKernel = "sdpa"
     ) -> "ListwiseReranker":
         """A checkpoint."""
-        return cls(
-            description, *load_language_model(Path(folder), description, kernel), Path(folder).resolve().parent.name
-        )
+        folder = Path(folder)
+        made = cls(description, *load_language_model(folder, description, kernel), folder.resolve().parent.name)
+        if made.relevance is not None:
+            made.relevance.read.load_state_dict(load_file(folder / "classifier.safetensors"))
+        return made
 
     def save(self, folder: str | Path) -> None:
-        save_checkpoint(Path(folder), self.description, self.language, self.processor)
+        read = None if self.relevance is None else self.relevance.read
+        save_checkpoint(Path(folder), self.description, self.language, self.processor, read)
 
     @property
     def device(self) -> torch.device:
@@ -148,8 +152,15 @@ class ListwiseReranker(nn.Module):
         trie = self.prompts.identifiers.trie(len(documents))
         for start in range(0, len(orders), settings.batch_size):
             some = orders[start : start + settings.batch_size]
-            prompts = [self.prompts.candidates([documents[place] for place in order]) for order in some]
-            likely = answer_log_likelihoods(self.language, self._here(self.prompts.join(prompts)), trie, past)
+            prompts = [self.prompts.marked([documents[place] for place in order]) for order in some]
+            inputs = self._here(self.prompts.join(prompts))
+            candidate = inputs.pop("candidate")
+            if settings.answer == "relevance":
+                assert self.relevance is not None
+                _, within = self.language.hidden_within(inputs, self.relevance.layer, past)
+                likely = self.relevance(within, candidate)
+            else:
+                likely = answer_log_likelihoods(self.language, inputs, trie, past)
             for order, probabilities in zip(some, likely.softmax(1).cpu().numpy(), strict=True):
                 total[order] += probabilities
         return total / len(orders)

@@ -46,10 +46,12 @@ class ListwisePrompts:
         """The candidates in this order, and what stands after them."""
         return join([*self._listed(documents), self._call])
 
-    def whole(self, query: Query, documents: Sequence[Document]) -> ModelInput:
-        """A prompt in one piece; `candidate`: of each token, which candidate it is of, from 1; 0: of none."""
-        parts = [self.opening(query), *self._listed(documents), self._call]
-        numbers = [0, *range(1, len(documents) + 1), 0]
+    def marked(self, documents: Sequence[Document], opening: ModelInput | None = None) -> ModelInput:
+        """The same, behind an opening or without; `candidate`: which one each token is of, from 1; 0: of none."""
+        parts = [*self._listed(documents), self._call]
+        numbers = [*range(1, len(documents) + 1), 0]
+        if opening is not None:
+            parts, numbers = [opening, *parts], [0, *numbers]
         each = [torch.full_like(part["input_ids"], number) for part, number in zip(parts, numbers, strict=True)]
         return join(parts) | {"candidate": torch.cat(each, 1)}
 

@@ -30,6 +30,7 @@ from colmrl.reranking.reranker import Reranker
 from colmrl.training.guards import identity
 
 _UNKNOWN = float("nan")
+_SHORT = (2, 3, 5, 10)
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,17 @@ class Collator:
 
     prompts: ListwisePrompts
     ranked: bool
+    short: bool = False  # all lists of a batch may be cut to a length drawn for it
 
     def __call__(self, choices: Sequence[Choice]) -> dict[str, Any]:
         right = [choice.documents[choice.label] for choice in choices]
         choices = [beside(choice, right[i + 1 :] + right[:i]) for i, choice in enumerate(choices)]
-        prompts = [self.prompts.whole(choice.query, choice.documents) for choice in choices]
+        if self.short:
+            most = max(len(choice.documents) for choice in choices)
+            rng = random.Random(" ".join(choice.query.id for choice in choices))
+            size = rng.choice([size for size in _SHORT if size < most] + [most])
+            choices = [shortened(choice, size, rng) for choice in choices]
+        prompts = [self.prompts.marked(choice.documents, self.prompts.opening(choice.query)) for choice in choices]
         target = torch.tensor([choice.label for choice in choices])
         if not self.ranked:
             answered = [self.prompts.answered(one, choice.label) for one, choice in zip(prompts, choices, strict=True)]
@@ -149,6 +156,14 @@ def beside(choice: Choice, others: Sequence[Document]) -> Choice:
     return replace(choice, documents=tuple(documents))
 
 
+def shortened(choice: Choice, size: int, rng: random.Random) -> Choice:
+    """The right document and others drawn, in their order."""
+    others = [i for i in range(len(choice.documents)) if i != choice.label]
+    kept = sorted([choice.label, *rng.sample(others, min(size - 1, len(others)))])
+    documents, scores = (tuple(of[i] for i in kept) for of in (choice.documents, choice.scores))
+    return replace(choice, documents=documents, scores=scores, label=kept.index(choice.label), spare=())
+
+
 def labels_of(inputs: dict[str, Tensor], lengths: Sequence[int]) -> Tensor:
     """The last tokens of each prompt, as many as its answer has, wherever the padding is; -100 elsewhere."""
     ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
@@ -168,6 +183,8 @@ def examples(config: Config) -> Choices:
             "train.gradient_checkpointing: keeps no keys and values, which rerank.ranknet on numbers goes on from: "
             "leave it out, or choose rerank.identifiers=letters"
         )
+    if config.rerank.ranknet and config.rerank.answer == "relevance":
+        raise InputError("rerank.ranknet: orders answers by identifier: leave it 0, or choose rerank.answer=identifier")
     if config.rerank.ranknet and config.rerank.relevance and config.rerank.identifiers == "numbers":
         raise InputError(
             "rerank.relevance, rerank.ranknet: not together on numbers, whose answers branch: leave one of them 0, or "
@@ -183,7 +200,7 @@ def create(config: Config) -> nn.Module:
 
 
 def collator(config: Config, model: ListwiseReranker) -> Callable[[Sequence[Choice]], dict[str, Any]]:
-    return Collator(model.prompts, config.rerank.ranknet > 0)
+    return Collator(model.prompts, config.rerank.ranknet > 0, config.rerank.short_lists)
 
 
 def compute_loss(config: Config, model: nn.Module, batch: dict[str, Any]) -> Tensor:
@@ -196,7 +213,10 @@ def compute_loss(config: Config, model: nn.Module, batch: dict[str, Any]) -> Ten
         likely, relevance = model(batch["inputs"], candidates=batch["candidates"])
         right = likely.gather(1, batch["target"][:, None])
         loss = -right.mean() + config.rerank.ranknet * weighted_ranknet(likely, batch["teacher"])
-    return loss if relevance is None else loss + config.rerank.relevance * F.cross_entropy(relevance, batch["target"])
+    if relevance is not None:
+        read = config.rerank.relevance * F.cross_entropy(relevance, batch["target"])
+        loss = read if config.rerank.answer == "relevance" else loss + read
+    return loss
 
 
 def reranker(model: ListwiseReranker) -> Reranker:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 
 import numpy as np
 import pytest
@@ -16,10 +17,10 @@ from colmrl.data.records import Document, Examples, Query, Records, Triple
 from colmrl.data.sequences_sample import write_sequences_sample
 from colmrl.errors import InputError
 from colmrl.losses.ranknet import weighted_ranknet
-from colmrl.reranking.listwise import ListwiseReranker, Relevance
+from colmrl.reranking.listwise import ListwiseReranker
 from colmrl.reranking.prompt import join
 from colmrl.training import rerank_listwise
-from colmrl.training.rerank_listwise import Choice, Choices, Collator, beside, labels_of
+from colmrl.training.rerank_listwise import Choices, Collator, beside, labels_of, shortened
 
 LISTWISE = ["task=listwise", "device=cpu"]
 DOCUMENTS = Records.of([Document(f"d{i}", f"red circle {i}") for i in range(30)])
@@ -212,9 +213,9 @@ def test_the_loss_is_the_librarys_own_cross_entropy_on_the_answers(made, ring, i
 
 def test_what_is_read_off_a_candidate_is_the_mean_over_its_tokens(tiny):
     torch.manual_seed(0)
-    reader = Relevance(
-        None, ListwiseReranker.create(load_config(None, LISTWISE + [f"model.backbone={tiny('qwen3')}"])).language
-    )
+    settings = [*LISTWISE, f"model.backbone={tiny('qwen3')}", "rerank.relevance=1"]
+    reader = ListwiseReranker.create(load_config(None, settings)).relevance
+    assert reader is not None and reader.layer == 2
     hidden = torch.randn(2, 5, reader.read.in_features)
     found = reader(hidden, torch.tensor([[0, 1, 1, 2, 0], [0, 0, 1, 0, 0]]))
     each = (hidden @ reader.read.weight[0]).tolist()
@@ -268,7 +269,7 @@ def test_with_a_known_order_the_loss_is_cross_entropy_and_weighted_ranknet(made,
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
-def test_relevance_comes_on_top_of_ranknet_and_where_it_cannot_be_is_said(made, tiny, ring):
+def test_relevance_comes_on_top_of_ranknet_and_where_it_cannot_be_is_said(made, monkeypatch):
     reranker = made("letters", "left", "rerank.relevance=0.5")
     triple = Triple("q0", "d0", tuple(f"d{i}" for i in range(1, 14)), 1.0, tuple(0.9 - 0.05 * i for i in range(13)))
     data = Choices(Mixture([Examples(QUERIES, DOCUMENTS, [triple] * 2)]), {"q0": {"d0"}}, 14, 0, [False])
@@ -280,8 +281,53 @@ def test_relevance_comes_on_top_of_ranknet_and_where_it_cannot_be_is_said(made, 
             losses[ranknet, relevance] = rerank_listwise.compute_loss(config, reranker, batch).item()
     assert losses[0.7, 0.5] - losses[0.7, 0] == pytest.approx(losses[0, 0.5] - losses[0, 0], abs=1e-4)
     assert losses[0.7, 0] > losses[0, 0] + 0.01
-    with pytest.raises(InputError, match=r"rerank.relevance_layer: 4: the backbone has 3"):
-        made("letters", "left", "rerank.relevance=1", "rerank.relevance_layer=4")
+    for more, said in {
+        (
+            "rerank.identifiers=numbers",
+            "rerank.relevance=1",
+        ): "rerank.relevance, rerank.ranknet: not together on numbers",
+        ("rerank.answer=relevance", "rerank.relevance=1"): "rerank.ranknet: orders answers by identifier",
+    }.items():
+        monkeypatch.setattr(rerank_listwise, "read_training", lambda *_: (data.examples, data.positives))
+        with pytest.raises(InputError, match=said):
+            rerank_listwise.examples(load_config(None, [*LISTWISE, "rerank.ranknet=1", *more]))
+    with pytest.raises(InputError, match=r"rerank.answer: relevance: is learnt by rerank.relevance alone"):
+        made("letters", "left", "rerank.answer=relevance")
+
+
+def test_a_relevance_answer_is_trained_by_the_candidates_loss_alone_and_kept_with_what_reads_it(made, ring, tmp_path):
+    from colmrl.reranking.reranker import open_reranker
+
+    reranker, data = made("letters", "left", "rerank.answer=relevance", "rerank.relevance=1"), of_users(ring)
+    config = load_config(None, [*LISTWISE, "rerank.answer=relevance", "rerank.relevance=1"])
+    batch = Collator(reranker.prompts, ranked=False)([data[i] for i in range(3)])
+    _, relevance = reranker(batch["inputs"], labels=batch["labels"])
+    wanted = torch.nn.functional.cross_entropy(relevance, batch["target"])
+    torch.testing.assert_close(rerank_listwise.compute_loss(config, reranker, batch), wanted)
+    reranker.save(tmp_path / "kept" / "checkpoint")
+    scores = open_reranker(tmp_path / "kept" / "checkpoint").score(data[0].query, data[0].documents)
+    alone = Collator(reranker.prompts, ranked=False)([data[0]])
+    with torch.no_grad():
+        likely = reranker(alone["inputs"], labels=alone["labels"])[1][0].softmax(0)
+    np.testing.assert_allclose(scores, likely, rtol=2e-4)  # read behind the opening's keys and values
+
+
+def test_short_lists_keep_the_right_document_and_all_of_a_batch_are_as_long(made, ring):
+    reranker, data, lengths = made(), of_users(ring), set()
+    for first in range(12):
+        choices = [data[first], data[first + 1]]
+        batch = Collator(reranker.prompts, ranked=True, short=True)(choices)
+        again = Collator(reranker.prompts, ranked=True, short=True)(choices)
+        assert torch.equal(batch["inputs"]["input_ids"], again["inputs"]["input_ids"])
+        assert batch["inputs"]["candidate"].amax(1).tolist() == [batch["candidates"]] * 2
+        lengths.add(batch["candidates"])
+    assert {2, 20} <= lengths <= {2, 3, 5, 10, 20}
+    choice = data[0]
+    for size in (2, 5):
+        short = shortened(choice, size, random.Random(0))
+        assert short.documents[short.label] == choice.documents[choice.label] and len(short.documents) == size
+        places = [choice.documents.index(document) for document in short.documents]
+        assert places == sorted(set(places))
 
 
 def test_ranknet_without_scores_is_refused(ring, tiny):
