@@ -42,7 +42,7 @@ from colmrl.evaluation.metrics import mean, of_orders
 from colmrl.evaluation.reranking import Judged, beside, by_position, ordered, scored
 from colmrl.files import write_text
 from colmrl.reranking.candidates import Candidates, ground_truth
-from colmrl.reranking.reranker import open_reranker
+from colmrl.reranking.reranker import Reranker, open_reranker
 from colmrl.runtime import use_torch
 from colmrl.training.run import train
 
@@ -155,15 +155,29 @@ def answerable(found: Candidates, lists: int) -> tuple[Candidates, float]:
 def judge_all(
     asked: argparse.Namespace, base: Config, collection: Collection, lists: dict[str, tuple[Candidates, float]]
 ) -> None:
-    """Train (or take the checkpoint that is there), then judge the untrained and the trained model."""
+    """Train (or take the checkpoint that is there), then judge what was trained to answer, and what is read."""
     checkpoint, started = Path(base.output) / "checkpoint", time.perf_counter()
     trained: dict[str, Any] = {"train_lists": base.train.max_steps * base.train.batch_size}
     if not checkpoint.exists():
         train(base)
         trained["train_s"] = time.perf_counter() - started
     used = replace(base.rerank, permutations=asked.permutations, candidates=20)
-    reranker = open_reranker(checkpoint, used)
-    system = f"{asked.name}, {asked.answer}, {asked.identifiers}, {asked.permutations} orders"
+    answers = ["relevance"] if asked.answer == "relevance" else ["identifier", "relevance"]
+    for answer in answers:
+        reranker = open_reranker(checkpoint, replace(used, answer=answer))
+        name = f"{answer}, {asked.identifiers}" if answer == "identifier" else answer
+        judge(asked, collection, lists, reranker, f"{asked.name}, {name}, {asked.permutations} orders", trained)
+
+
+def judge(
+    asked: argparse.Namespace,
+    collection: Collection,
+    lists: dict[str, tuple[Candidates, float]],
+    reranker: Reranker,
+    system: str,
+    trained: dict[str, Any],
+) -> None:
+    """Rows of one reranker, beside what else there is."""
     for mode, (candidates, share) in lists.items():
         started = time.perf_counter()
         orders = ordered(candidates, dict(scored(reranker, candidates, collection)))

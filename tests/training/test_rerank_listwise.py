@@ -312,6 +312,20 @@ def test_a_relevance_answer_is_trained_by_the_candidates_loss_alone_and_kept_wit
     np.testing.assert_allclose(scores, likely, rtol=2e-4)  # read behind the opening's keys and values
 
 
+def test_a_model_trained_with_both_answers_either_way_in_use(made, ring, tmp_path):
+    from colmrl.config import RerankConfig
+    from colmrl.reranking.reranker import open_reranker
+
+    reranker, data = made("letters", "left", "rerank.relevance=1"), of_users(ring)
+    reranker.save(tmp_path / "kept" / "checkpoint")
+    alone = Collator(reranker.prompts, ranked=True)([data[0]])
+    with torch.no_grad():
+        likely, relevance = reranker(alone["inputs"], candidates=20)
+    for answer, wanted in ((None, likely), ("identifier", likely), ("relevance", relevance)):
+        opened = open_reranker(tmp_path / "kept" / "checkpoint", RerankConfig(answer=answer))
+        np.testing.assert_allclose(opened.score(data[0].query, data[0].documents), wanted[0].softmax(0), rtol=2e-4)
+
+
 def test_short_lists_keep_the_right_document_and_all_of_a_batch_are_as_long(made, ring):
     reranker, data, lengths = made(), of_users(ring), set()
     for first in range(12):
