@@ -3,12 +3,13 @@ made incomplete (each query keeps one of its answers, drawn), and retriever and 
 
     python benchmarks/run.py rerank                                   # needs about two CPU hours
     python benchmarks/run.py rerank --only pointwise                  # 20 CPU minutes
+    python benchmarks/run.py rerank --only "listwise relevance" --steps 600        # 10 CPU minutes
     python benchmarks/run.py rerank --steps 600 --queries 64          # less of both
 
 A tiny InternVL retriever, 400 steps (the demo's round 1). Rerankers: pointwise (classifier on the mean of the query's
-tokens, from the retriever's weights; first against other queries' positives alone, then also mined ones), listwise with
-letters and with numbers; the pictures themselves in the prompt; each query's own hard negatives are mined by the
-retriever (single@128, relative margin 0.05). Two tables:
+tokens), listwise by what is read off the candidates (rerank.relevance), by letters and by numbers; all from the
+retriever's weights, first against other queries' positives alone, then also mined ones; the pictures themselves in the
+prompt; each query's own hard negatives are mined by the retriever (single@128, relative margin 0.05). Two tables:
 
 1. 256 new queries, the 20 best of single@16: the retriever alone, and reordered; nDCG@5 and seconds a query.
 2. As a filter of mining (mine.filters: teacher): of the pictures that mining without filters takes for negatives though
