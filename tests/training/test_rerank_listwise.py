@@ -321,8 +321,12 @@ def test_a_model_trained_with_both_answers_either_way_in_use(made, ring, tmp_pat
     alone = Collator(reranker.prompts, ranked=True)([data[0]])
     with torch.no_grad():
         likely, relevance = reranker(alone["inputs"], candidates=20)
-    for answer, wanted in ((None, likely), ("identifier", likely), ("relevance", relevance)):
-        opened = open_reranker(tmp_path / "kept" / "checkpoint", RerankConfig(answer=answer))
+    for config, wanted in (
+        (RerankConfig(), likely),
+        (RerankConfig(answer="identifier"), likely),
+        (RerankConfig(answer="relevance"), relevance),
+    ):
+        opened = open_reranker(tmp_path / "kept" / "checkpoint", config)
         np.testing.assert_allclose(opened.score(data[0].query, data[0].documents), wanted[0].softmax(0), rtol=2e-4)
 
 
