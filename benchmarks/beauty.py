@@ -1,11 +1,13 @@
 """What a listwise reranker gives on Amazon Beauty: what a person has next, leaving one out.
 
-    python benchmarks/beauty.py --data DIR                                   # baselines and a small Qwen3 from scratch
-    python benchmarks/beauty.py --data DIR --model FOLDER --name SmolLM2     # and a text model with real weights (LoRA)
+    python benchmarks/beauty.py --data DIR                                # baselines and a small Qwen3 from scratch
+    python benchmarks/beauty.py --data DIR --model FOLDER --name SmolLM2  # and a text model with real weights
+    python benchmarks/beauty.py --data DIR --model x.gguf --name SmolLM2  # one that is packed (needs `gguf`)
 
 DIR: user_sequence.txt and item_short_text.txt (the 5-core set: 22,363 users, 12,101 items). First stages: popularity, a
-first-order Markov chain, BM25 on the history. The reranker sees item texts, is trained on random splits of what
-precedes the last two items with 19 random items beside each target, and reorders
+first-order Markov chain, BM25 on the history. The reranker sees item texts. It begins as a
+bi-encoder of histories and items (`--first-steps`, other users' items as negatives), is then trained on random splits
+of what precedes the last two items with 19 random items beside each target, and reorders
 
     ground_truth   the target among 19 random items, of `--lists` drawn users
     retrieval      the 20 best of a first stage: of the users whose target is among them, `--lists` drawn ones; whatever
@@ -25,9 +27,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers.models import BPE
-from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer
 
 from colmrl import provenance
 from colmrl.config import Config
@@ -39,21 +42,16 @@ from colmrl.evaluation.metrics import mean, of_orders
 from colmrl.evaluation.reranking import Judged, beside, by_position, ordered, scored
 from colmrl.files import write_text
 from colmrl.reranking.candidates import Candidates, ground_truth
-from colmrl.reranking.reranker import open_reranker
+from colmrl.reranking.reranker import Reranker, open_reranker
 from colmrl.runtime import use_torch
 from colmrl.training.run import train
 
 METRICS = ("recall_at_10", "ndcg_at_10", "mrr_at_10")
 INSTRUCTION = "Given what a person has had so far, choose the item that they want next."
-SMALL = ["train.batch_size=16", "train.learning_rate=1e-3", "train.warmup_steps=100", "train.adam_beta2=0.98"]
-REAL = [
-    "model.tuning=lora",
-    "model.dtype=bf16",
-    "train.batch_size=4",
-    "train.learning_rate=7e-4",
-    "train.schedule=linear",
-]
-REAL += ["train.warmup_steps=10", "lora.dropout=0.0"]
+SMALL = ["train.learning_rate=1e-3", "train.warmup_steps=30", "train.adam_beta2=0.98"]
+FIRST = ["multi.dims=[]", "single.dims=[128,64,32,16]", "single.temperature=0.1", "train.batch_size=64"]
+REAL = ["model.tuning=lora", "model.dtype=bf16", "lora.dropout=0.0", "train.learning_rate=7e-4"]
+REAL += ["train.schedule=linear", "train.warmup_steps=10", "train.adam_beta2=0.98"]
 
 
 def main() -> None:
@@ -61,7 +59,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", type=Path, help="a folder with a text model that writes; none: a small Qwen3")
     parser.add_argument("--name", default="small Qwen3")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--first-steps", type=int, default=300, help="as a bi-encoder, before (0 with --model: LoRA)")
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--answer", default="relevance", choices=["relevance", "identifier"])
+    parser.add_argument("set", nargs="*", help="section.key=value of the reranker's training")
     parser.add_argument("--lists", type=int, default=200)
     parser.add_argument("--identifiers", default="letters", choices=["letters", "numbers"])
     parser.add_argument("--permutations", type=int, default=1)
@@ -82,14 +83,35 @@ def main() -> None:
 
 
 def settings(asked: argparse.Namespace) -> Config:
+    """The reranker's, after what it begins with."""
     model = asked.model or asked.work / "small-qwen3"
     if not model.exists():
         write_small_qwen3(model, [line.partition(" ")[2] for line in (asked.data / "item_short_text.txt").open()])
-    given = ["task=listwise", f"output={asked.work / asked.name.replace(' ', '-')}-{asked.identifiers}", "threads=1"]
-    given += [f"model.backbone={model}", "model.padding_side=left", "model.max_document_tokens=16", "device=cpu"]
-    given += [f"data.path={asked.data}", "show.history=8", f"rerank.instruction={INSTRUCTION}"]
-    given += [f"rerank.identifiers={asked.identifiers}", f"train.max_steps={asked.steps}", "train.weight_decay=0.01"]
-    return load_config(None, [*given, "train.log_steps=10", *(REAL if asked.model else SMALL)])
+    if model.suffix == ".gguf":
+        model = unpacked(model, asked.work / model.stem)
+    name = asked.name.replace(" ", "-")
+    given = [f"model.backbone={model}", "model.max_document_tokens=16", "device=cpu", "threads=1"]
+    given += [f"data.path={asked.data}", "show.history=8", *(REAL if asked.model else SMALL)]
+    first = asked.work / f"{name}-first"
+    if asked.first_steps and not (first / "checkpoint").exists():
+        train(load_config(None, [*given, *FIRST, f"output={first}", f"train.max_steps={asked.first_steps}"]))
+    given += ["task=listwise", f"output={asked.work / name}-{asked.answer}-{asked.identifiers}"]
+    given += [f"rerank.instruction={INSTRUCTION}", "model.padding_side=left", "train.log_steps=10"]
+    given += [f"rerank.identifiers={asked.identifiers}", f"rerank.answer={asked.answer}", "rerank.relevance=1"]
+    given += [f"train.init_from={first / 'checkpoint'}"] if asked.first_steps else []
+    given += [f"train.max_steps={asked.steps}", "train.batch_size=8"]
+    return load_config(None, [*given, "train.weight_decay=0.01", *asked.set])
+
+
+def unpacked(path: Path, folder: Path) -> Path:
+    """The weights of a GGUF file, in a folder as transformers writes it."""
+    if not folder.exists():
+        packed = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32)
+        plain = AutoModelForCausalLM.from_config(packed.config)
+        plain.load_state_dict(packed.state_dict())
+        AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name).save_pretrained(folder)
+        plain.save_pretrained(folder)
+    return folder
 
 
 def write_small_qwen3(folder: Path, texts: Sequence[str]) -> None:
@@ -133,15 +155,29 @@ def answerable(found: Candidates, lists: int) -> tuple[Candidates, float]:
 def judge_all(
     asked: argparse.Namespace, base: Config, collection: Collection, lists: dict[str, tuple[Candidates, float]]
 ) -> None:
-    """Train (or take the checkpoint that is there), then judge the untrained and the trained model."""
+    """Train (or take the checkpoint that is there), then judge what was trained to answer, and what is read."""
     checkpoint, started = Path(base.output) / "checkpoint", time.perf_counter()
     trained: dict[str, Any] = {"train_lists": base.train.max_steps * base.train.batch_size}
     if not checkpoint.exists():
         train(base)
         trained["train_s"] = time.perf_counter() - started
-    used = replace(base.rerank, permutations=asked.permutations)
-    reranker = open_reranker(checkpoint, used)
-    system = f"{asked.name}, {asked.identifiers}, {asked.permutations} orders"
+    used = replace(base.rerank, permutations=asked.permutations, candidates=20)
+    answers = ["relevance"] if asked.answer == "relevance" else ["identifier", "relevance"]
+    for answer in answers:
+        reranker = open_reranker(checkpoint, replace(used, answer=answer))
+        name = f"{answer}, {asked.identifiers}" if answer == "identifier" else answer
+        judge(asked, collection, lists, reranker, f"{asked.name}, {name}, {asked.permutations} orders", trained)
+
+
+def judge(
+    asked: argparse.Namespace,
+    collection: Collection,
+    lists: dict[str, tuple[Candidates, float]],
+    reranker: Reranker,
+    system: str,
+    trained: dict[str, Any],
+) -> None:
+    """Rows of one reranker, beside what else there is."""
     for mode, (candidates, share) in lists.items():
         started = time.perf_counter()
         orders = ordered(candidates, dict(scored(reranker, candidates, collection)))

@@ -3,12 +3,13 @@ made incomplete (each query keeps one of its answers, drawn), and retriever and 
 
     python benchmarks/run.py rerank                                   # needs about two CPU hours
     python benchmarks/run.py rerank --only pointwise                  # 20 CPU minutes
+    python benchmarks/run.py rerank --only "listwise relevance" --steps 600        # 10 CPU minutes
     python benchmarks/run.py rerank --steps 600 --queries 64          # less of both
 
 A tiny InternVL retriever, 400 steps (the demo's round 1). Rerankers: pointwise (classifier on the mean of the query's
-tokens, from the retriever's weights; first against other queries' positives alone, then also mined ones), listwise with
-letters and with numbers; the pictures themselves in the prompt; each query's own hard negatives are mined by the
-retriever (single@128, relative margin 0.05). Two tables:
+tokens), listwise by what is read off the candidates (rerank.relevance), by letters and by numbers; all from the
+retriever's weights, first against other queries' positives alone, then also mined ones; the pictures themselves in the
+prompt; each query's own hard negatives are mined by the retriever (single@128, relative margin 0.05). Two tables:
 
 1. 256 new queries, the 20 best of single@16: the retriever alone, and reordered; nDCG@5 and seconds a query.
 2. As a filter of mining (mine.filters: teacher): of the pictures that mining without filters takes for negatives though
@@ -33,7 +34,8 @@ from colmrl.configure import load_config, replace
 
 COMMON = ["train.adam_beta2=0.98", "train.weight_decay=0.01", "train.warmup_steps=30", "train.schedule=linear"]
 COMMON += ["rerank.queries=32", 'rerank.instruction=""', "model.padding_side=left", "train.learning_rate=1e-3"]
-COMMON += ["train.max_steps=2000"]
+
+LISTWISE = ["task=listwise", "rerank.relevance=1", "train.batch_size=8", "train.negatives=8", "train.max_steps=900"]
 # what is trained, and the margins at which it filters
 RERANKERS: dict[str, tuple[list[str], tuple[float, ...]]] = {
     "pointwise": (
@@ -43,14 +45,14 @@ RERANKERS: dict[str, tuple[list[str], tuple[float, ...]]] = {
         ],
         (0.0, 0.5, 0.9, 0.99),
     ),
-    "listwise letters": (["task=listwise", "train.batch_size=8", "train.negatives=8"], (0.0, 0.5)),
-    "listwise numbers": (
-        ["task=listwise", "rerank.identifiers=numbers", "train.batch_size=8", "train.negatives=8"],
-        (0.0, 0.5),
-    ),
+    "listwise relevance": ([*LISTWISE, "rerank.answer=relevance"], (0.0, 0.5)),
+    "listwise letters": ([*LISTWISE, "rerank.short_lists=true"], (0.0, 0.5)),
+    "listwise numbers": ([*LISTWISE, "rerank.short_lists=true", "rerank.identifiers=numbers"], (0.0, 0.5)),
 }
 # before that: from the retriever's weights, without mined negatives
-FIRST = {"pointwise": ["data.triples=null", "train.schedule=constant", "train.max_steps=300"]}
+_FIRST = ["data.triples=null", "train.schedule=constant"]
+FIRST = {name: [*_FIRST, "train.batch_size=16", "rerank.candidates=8", "train.max_steps=350"] for name in RERANKERS}
+FIRST["pointwise"] = [*_FIRST, "train.max_steps=300"]
 
 
 def main(argv: list[str] | None = None) -> None:

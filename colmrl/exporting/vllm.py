@@ -39,12 +39,12 @@ _POOLING = {"mean": "mean_tokens", "last": "lasttoken", "cls": "cls_token"}
 def head_of(plain: Plain, asked: Head | None) -> Head:
     """The head that is exported: the one that is asked for, or the only one."""
     there: list[tuple[Head, bool]] = [("single", plain.has_single), ("multi", plain.multi is not None)]
-    heads = [head for head, has in there if has]
+    heads: list[Head] = [head for head, has in there if has]
     if asked is None and len(heads) > 1:
         raise InputError("--to vllm: one folder serves one head: give --head single or --head multi")
     if asked is not None and asked not in heads:
         raise InputError(f"--head {asked}: the checkpoint has the {heads[0]} head alone")
-    return heads[0] if asked is None else asked
+    return asked if asked is not None else heads[0]
 
 
 def write_vllm(out: Path, plain: Plain, head: Head) -> None:

@@ -21,6 +21,7 @@ Kind = Literal["query", "document"]
 # The rest is of pictures, one after another.
 OF_TOKENS = frozenset(
     {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "hidden", "positions", "pooled", "scored"}
+    | {"candidate"}
 )
 
 # A JPEG far larger than the model's budget is decoded at 1/2, 1/4 or 1/8, never below twice what is used in each

@@ -112,6 +112,18 @@ class LanguageModel(Backbone):
         output, mask = self._run(inputs, past, keep=False)
         return output.last_hidden_state, mask
 
+    def hidden_within(
+        self, inputs: Mapping[str, Tensor], layer: int, past: Past | None = None
+    ) -> tuple[Float[Tensor, "b n hidden"], Float[Tensor, "b n hidden"]]:
+        """Last hidden states, and those after so many layers, each of these scaled to length √hidden."""
+        output, _ = self._run(inputs, past, keep=False, output_hidden_states=True)
+        within = output.hidden_states[layer].float()
+        return output.last_hidden_state, F.rms_norm(within, within.shape[-1:])
+
+    @property
+    def layers(self) -> int:
+        return self.model.config.get_text_config().num_hidden_layers
+
     def read(self, inputs: Mapping[str, Tensor], past: Past | None = None) -> Past:
         """What later inputs can go on from, as `hidden` would after all that was read so far."""
         assert self.causal, "keys and values of a model that sees both ways depend on what follows"
@@ -152,16 +164,18 @@ class LanguageModel(Backbone):
         rows = torch.tensor(list(tokens), device=head.weight.device)
         return F.linear(hidden, head.weight[rows], None if head.bias is None else head.bias[rows]).float()
 
-    def _run(self, inputs: Mapping[str, Tensor], past: Past | None, keep: bool) -> tuple[Any, Bool[Tensor, "b n"]]:
+    def _run(
+        self, inputs: Mapping[str, Tensor], past: Past | None, keep: bool, **asked: bool
+    ) -> tuple[Any, Bool[Tensor, "b n"]]:
         mask, given = inputs["attention_mask"].bool(), self.given(inputs)
         if past is None and not keep:
-            return self._whole.base_model(**given, use_cache=False), mask
+            return self._whole.base_model(**given, use_cache=False, **asked), mask
         given["position_ids"] = self._positions(inputs, past)
         if past is not None:
             times = len(mask) // len(past)
             given["past_key_values"] = past.cache(times)
             given["attention_mask"] = torch.cat([past.mask.repeat_interleave(times, 0), mask], 1).long()
-        return self._whole.base_model(**given, use_cache=True), mask
+        return self._whole.base_model(**given, use_cache=True, **asked), mask
 
     def _positions(self, inputs: Mapping[str, Tensor], past: Past | None) -> Int[Tensor, "*axes b n"]:
         """Of each token in the whole sequence: a text's are its tokens counted, a picture's in Qwen-VL have 3 axes."""

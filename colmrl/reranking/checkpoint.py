@@ -2,7 +2,7 @@
 
 reranker.json            what it is: task, model, prompts, where the base weights come from
 adapter/                 LoRA alone (tuning: lora), or backbone/, all weights (full), or neither (frozen)
-classifier.safetensors   the head of rerank.score: classifier
+classifier.safetensors   the head of rerank.score: classifier, or what rerank.relevance reads candidates by
 processor/               tokenizer, image processor, chat template
 """
 

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from colmrl.config import Config
 from colmrl.data.records import Document, Query
@@ -35,12 +37,34 @@ from colmrl.reranking.listwise_prompt import ListwisePrompts
 from colmrl.reranking.windows import arrangements, slide
 
 
+class Relevance(nn.Module):
+    """A linear read-out of how well each candidate fits, from the mean of its own tokens' hidden states after two
+    thirds of the layers: an answer can look for it in those that follow.
+    """
+
+    def __init__(self, language: LanguageModel):
+        super().__init__()
+        self.layer = max(1, round(language.layers * 2 / 3))
+        self.read = nn.Linear(language.hidden_size, 1, bias=False)
+
+    def forward(self, hidden: Float[Tensor, "b n h"], candidate: Int[Tensor, "b n"]) -> Float[Tensor, "b c"]:
+        """`candidate`: which one each token is of, from 1; 0: of none. -inf where a list has no such candidate."""
+        of = F.one_hot(candidate)[:, :, 1:].to(hidden)
+        count = of.sum(1)
+        scores = (of * self.read(hidden)).sum(1) / count.clamp(min=1)
+        return scores.masked_fill(count == 0, -torch.inf)
+
+
 class ListwiseReranker(nn.Module):
     def __init__(self, description: RerankerDescription, language: LanguageModel, processor: Any, name: str):
         super().__init__()
         self.description, self.name = description, name
         self.language, self.processor = language, processor
         self.prompts = ListwisePrompts(processor, description.model, description.rerank)
+        reads = description.rerank.relevance > 0
+        self.relevance = Relevance(language) if reads else None
+        if description.rerank.answer == "relevance" and not reads:
+            raise InputError("rerank.answer: relevance: is learnt by rerank.relevance alone, which is 0: give e.g. 1")
 
     @classmethod
     def create(cls, config: Config) -> "ListwiseReranker":
@@ -60,12 +84,15 @@ class ListwiseReranker(nn.Module):
         cls, folder: str | Path, description: RerankerDescription, kernel: AttentionKernel = "sdpa"
     ) -> "ListwiseReranker":
         """A checkpoint."""
-        return cls(
-            description, *load_language_model(Path(folder), description, kernel), Path(folder).resolve().parent.name
-        )
+        folder = Path(folder)
+        made = cls(description, *load_language_model(folder, description, kernel), folder.resolve().parent.name)
+        if made.relevance is not None:
+            made.relevance.read.load_state_dict(load_file(folder / "classifier.safetensors"))
+        return made
 
     def save(self, folder: str | Path) -> None:
-        save_checkpoint(Path(folder), self.description, self.language, self.processor)
+        read = None if self.relevance is None else self.relevance.read
+        save_checkpoint(Path(folder), self.description, self.language, self.processor, read)
 
     @property
     def device(self) -> torch.device:
@@ -73,17 +100,28 @@ class ListwiseReranker(nn.Module):
 
     def forward(
         self, inputs: ModelInput, labels: Int[Tensor, "b n"] | None = None, candidates: int = 0
-    ) -> Float[Tensor, "b"] | Float[Tensor, "b c"]:
+    ) -> tuple[Float[Tensor, "b"] | Float[Tensor, "b c"], Float[Tensor, "b c"] | None]:
         """Log-likelihoods, for training: of the answers that `labels` show among the inputs (-100: no part of one), or
-        of the answers that stand for the first so many candidates.
+        of the answers that stand for the first so many candidates. And, with `rerank.relevance`, what is read off each
+        candidate's own tokens (-inf: a list has no such candidate).
         """
+        inputs, relevance = dict(inputs), None
+        candidate = inputs.pop("candidate")
+        if self.relevance is not None:
+            hidden, within = self.language.hidden_within(inputs, self.relevance.layer)
+            relevance = self.relevance(within, candidate)
+        elif labels is None:
+            return answer_log_likelihoods(self.language, inputs, self.prompts.identifiers.trie(candidates)), None
+        else:
+            hidden, _ = self.language.hidden(inputs)
         if labels is None:
-            return answer_log_likelihoods(self.language, inputs, self.prompts.identifiers.trie(candidates))
-        hidden, _ = self.language.hidden(inputs)
+            last = pool(hidden, inputs["attention_mask"].bool(), "last")
+            trie = self.prompts.identifiers.trie(candidates)
+            return trie.log_likelihoods(self.language.logits(last)[:, None]), relevance
         rows, places = (labels != -100).nonzero(as_tuple=True)
         log_probabilities = self.language.logits(hidden[rows, places - 1]).log_softmax(-1)
         each = log_probabilities.gather(1, labels[rows, places][:, None])[:, 0]
-        return each.new_zeros(len(labels)).index_add(0, rows, each)
+        return each.new_zeros(len(labels)).index_add(0, rows, each), relevance
 
     @torch.inference_mode()
     def score(self, query: Query, documents: Sequence[Document]) -> Float[np.ndarray, " d"]:
@@ -114,8 +152,15 @@ class ListwiseReranker(nn.Module):
         trie = self.prompts.identifiers.trie(len(documents))
         for start in range(0, len(orders), settings.batch_size):
             some = orders[start : start + settings.batch_size]
-            prompts = [self.prompts.candidates([documents[place] for place in order]) for order in some]
-            likely = answer_log_likelihoods(self.language, self._here(self.prompts.join(prompts)), trie, past)
+            prompts = [self.prompts.marked([documents[place] for place in order]) for order in some]
+            inputs = self._here(self.prompts.join(prompts))
+            candidate = inputs.pop("candidate")
+            if settings.answer == "relevance":
+                assert self.relevance is not None
+                _, within = self.language.hidden_within(inputs, self.relevance.layer, past)
+                likely = self.relevance(within, candidate)
+            else:
+                likely = answer_log_likelihoods(self.language, inputs, trie, past)
             for order, probabilities in zip(some, likely.softmax(1).cpu().numpy(), strict=True):
                 total[order] += probabilities
         return total / len(orders)

@@ -9,6 +9,9 @@ once, whatever its identifier (`candidates`).
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+from torch.nn.functional import pad
+
 from colmrl.config import ModelConfig, RerankConfig
 from colmrl.data.records import Document, Query
 from colmrl.errors import InputError
@@ -41,12 +44,30 @@ class ListwisePrompts:
 
     def candidates(self, documents: Sequence[Document]) -> ModelInput:
         """The candidates in this order, and what stands after them."""
+        return join([*self._listed(documents), self._call])
+
+    def marked(self, documents: Sequence[Document], opening: ModelInput | None = None) -> ModelInput:
+        """The same, behind an opening or without; `candidate`: which one each token is of, from 1; 0: of none."""
+        parts = [*self._listed(documents), self._call]
+        numbers = [*range(1, len(documents) + 1), 0]
+        if opening is not None:
+            parts, numbers = [opening, *parts], [0, *numbers]
+        each = [torch.full_like(part["input_ids"], number) for part, number in zip(parts, numbers, strict=True)]
+        return join(parts) | {"candidate": torch.cat(each, 1)}
+
+    def answered(self, prompt: ModelInput, place: int) -> ModelInput:
+        """A prompt and its answer."""
+        answer = self.answer(place)
+        whole = join([prompt, answer])
+        return whole | {"candidate": pad(prompt["candidate"], (0, answer["input_ids"].shape[1]))}
+
+    def _listed(self, documents: Sequence[Document]) -> list[ModelInput]:
+        """Each candidate behind its identifier."""
         if len(documents) > len(self._labels):
             said = f"{len(documents)} candidates in one prompt of {len(self._labels)}"
             raise InputError(f"rerank.candidates: {said}: raise it, or let windows slide over them")
         shown = [self.prompts.document(document, " ", "\n") for document in documents]
-        parts = [part for pair in zip(self._labels, shown, strict=False) for part in pair]
-        return join([*parts, self._call])
+        return [join(pair) for pair in zip(self._labels, shown, strict=False)]
 
     def answer(self, place: int) -> ModelInput:
         """What the model is to write where the candidate in this place is the best."""

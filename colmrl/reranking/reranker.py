@@ -35,7 +35,8 @@ def open_reranker(
     device: str | None = None,
 ) -> Reranker:
     """A checkpoint of either task, or a Qwen3-VL-Reranker as it was published. `config`: its settings of use (number of
-    permutations, window, stride, batch size) instead of those trained. `device`: None: the GPU where there is one."""
+    permutations, window, stride, batch size, what answers) instead of those trained. `device`: None: the GPU where
+    there is one."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if not is_checkpoint(folder):
         from colmrl.reranking.published import open_published
@@ -44,6 +45,7 @@ def open_reranker(
     description = read_description(Path(folder))
     if config is not None:
         used = {name: getattr(config, name) for name in OF_USE}
+        used |= {"answer": config.answer} if config.answer else {}
         description = replace(description, rerank=replace(description.rerank, **used))
     match description.task:
         case "pointwise":

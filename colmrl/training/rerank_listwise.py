@@ -8,12 +8,13 @@ random documents for what is left. Letters: b lists, c candidates, n tokens.
 import random
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from colmrl.config import Config
@@ -22,23 +23,28 @@ from colmrl.data.reading import format_of, read_training
 from colmrl.data.records import Document, Examples, Query
 from colmrl.errors import InputError
 from colmrl.losses.ranknet import weighted_ranknet
+from colmrl.models.inputs import tokens
 from colmrl.reranking.listwise import ListwiseReranker
 from colmrl.reranking.listwise_prompt import ListwisePrompts
-from colmrl.reranking.prompt import join
 from colmrl.reranking.reranker import Reranker
 from colmrl.training.guards import identity
 
 _UNKNOWN = float("nan")
+_SHORT = (2, 3, 5, 10)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of `documents`, the one at `label`, is the right one. `scores`: a teacher's, NaN where there is none."""
+    """One of `documents`, the one at `label`, is the right one. `scores`: a teacher's, NaN where there is none. Those
+    at `spare` may be exchanged for any that is not `known` to answer the query.
+    """
 
     query: Query
     documents: tuple[Document, ...]
     label: int
     scores: tuple[float, ...]
+    spare: tuple[int, ...] = ()
+    known: frozenset[str] = frozenset()
 
 
 class Choices(Dataset[Choice]):
@@ -96,8 +102,14 @@ class Choices(Dataset[Choice]):
         shown = [example.positive, *own, *others]
         rng.shuffle(shown)
         label = next(i for i, document in enumerate(shown) if document is example.positive)
+        random_ids = () if had else {document.id for document in others}
         return Choice(
-            example.query, tuple(shown), label, tuple(scores.get(document.id, _UNKNOWN) for document in shown)
+            example.query,
+            tuple(shown),
+            label,
+            tuple(scores.get(document.id, _UNKNOWN) for document in shown),
+            tuple(i for i, document in enumerate(shown) if document.id in random_ids),
+            frozenset(known),
         )
 
 
@@ -110,21 +122,46 @@ class Collator:
 
     prompts: ListwisePrompts
     ranked: bool
+    short: bool = False  # all lists of a batch may be cut to a length drawn for it
 
     def __call__(self, choices: Sequence[Choice]) -> dict[str, Any]:
-        prompts = [
-            join([self.prompts.opening(choice.query), self.prompts.candidates(choice.documents)]) for choice in choices
-        ]
+        right = [choice.documents[choice.label] for choice in choices]
+        choices = [beside(choice, right[i + 1 :] + right[:i]) for i, choice in enumerate(choices)]
+        if self.short:
+            most = max(len(choice.documents) for choice in choices)
+            rng = random.Random(" ".join(choice.query.id for choice in choices))
+            size = rng.choice([size for size in _SHORT if size < most] + [most])
+            choices = [shortened(choice, size, rng) for choice in choices]
+        prompts = [self.prompts.marked(choice.documents, self.prompts.opening(choice.query)) for choice in choices]
+        target = torch.tensor([choice.label for choice in choices])
         if not self.ranked:
-            answers = [self.prompts.answer(choice.label) for choice in choices]
-            inputs = self.prompts.join([join(pair) for pair in zip(prompts, answers, strict=True)])
-            return {"inputs": inputs, "labels": labels_of(inputs, [one["input_ids"].shape[1] for one in answers])}
+            answered = [self.prompts.answered(one, choice.label) for one, choice in zip(prompts, choices, strict=True)]
+            lengths = [tokens(one) - tokens(prompt) for one, prompt in zip(answered, prompts, strict=True)]
+            inputs = self.prompts.join(answered)
+            return {"inputs": inputs, "labels": labels_of(inputs, lengths), "target": target}
         most = max(len(choice.documents) for choice in choices)
         teacher = torch.full((len(choices), most), _UNKNOWN)
         for row, choice in zip(teacher, choices, strict=True):
             row[: len(choice.scores)] = torch.tensor(choice.scores)
-        target = torch.tensor([choice.label for choice in choices])
         return {"inputs": self.prompts.join(prompts), "candidates": most, "target": target, "teacher": teacher}
+
+
+def beside(choice: Choice, others: Sequence[Document]) -> Choice:
+    """Other lists' right documents in place of its spare ones."""
+    never = choice.known | {document.id for document in choice.documents}
+    found = {document.id: document for document in others if document.id not in never}
+    documents = list(choice.documents)
+    for place, document in zip(choice.spare, found.values(), strict=False):
+        documents[place] = document
+    return replace(choice, documents=tuple(documents))
+
+
+def shortened(choice: Choice, size: int, rng: random.Random) -> Choice:
+    """The right document and others drawn, in their order."""
+    others = [i for i in range(len(choice.documents)) if i != choice.label]
+    kept = sorted([choice.label, *rng.sample(others, min(size - 1, len(others)))])
+    documents, scores = (tuple(of[i] for i in kept) for of in (choice.documents, choice.scores))
+    return replace(choice, documents=documents, scores=scores, label=kept.index(choice.label), spare=())
 
 
 def labels_of(inputs: dict[str, Tensor], lengths: Sequence[int]) -> Tensor:
@@ -146,6 +183,13 @@ def examples(config: Config) -> Choices:
             "train.gradient_checkpointing: keeps no keys and values, which rerank.ranknet on numbers goes on from: "
             "leave it out, or choose rerank.identifiers=letters"
         )
+    if config.rerank.ranknet and config.rerank.answer == "relevance":
+        raise InputError("rerank.ranknet: orders answers by identifier: leave it 0, or choose rerank.answer=identifier")
+    if config.rerank.ranknet and config.rerank.relevance and config.rerank.identifiers == "numbers":
+        raise InputError(
+            "rerank.relevance, rerank.ranknet: not together on numbers, whose answers branch: leave one of them 0, or "
+            "choose rerank.identifiers=letters"
+        )
     sources = config.data.sources or (config.data,)
     by_user = [(source.format or format_of(Path(source.path))) == "sequences" for source in sources]
     return Choices(mixture, positives, config.rerank.candidates, config.seed, by_user, config.train.negatives)
@@ -156,16 +200,23 @@ def create(config: Config) -> nn.Module:
 
 
 def collator(config: Config, model: ListwiseReranker) -> Callable[[Sequence[Choice]], dict[str, Any]]:
-    return Collator(model.prompts, config.rerank.ranknet > 0)
+    return Collator(model.prompts, config.rerank.ranknet > 0, config.rerank.short_lists)
 
 
 def compute_loss(config: Config, model: nn.Module, batch: dict[str, Any]) -> Tensor:
-    """Negative log-likelihood of the right answers, a mean over lists; and weighted RankNet, where it is asked for."""
+    """Negative log-likelihood of the right answers, a mean over lists; with what is asked for: weighted RankNet, and
+    the cross-entropy of what is read off the candidates themselves."""
     if "labels" in batch:
-        return -model(batch["inputs"], labels=batch["labels"]).mean()
-    likely = model(batch["inputs"], candidates=batch["candidates"])
-    right = likely.gather(1, batch["target"][:, None])
-    return -right.mean() + config.rerank.ranknet * weighted_ranknet(likely, batch["teacher"])
+        likely, relevance = model(batch["inputs"], labels=batch["labels"])
+        loss = -likely.mean()
+    else:
+        likely, relevance = model(batch["inputs"], candidates=batch["candidates"])
+        right = likely.gather(1, batch["target"][:, None])
+        loss = -right.mean() + config.rerank.ranknet * weighted_ranknet(likely, batch["teacher"])
+    if relevance is not None:
+        read = config.rerank.relevance * F.cross_entropy(relevance, batch["target"])
+        loss = read if config.rerank.answer == "relevance" else loss + read
+    return loss
 
 
 def reranker(model: ListwiseReranker) -> Reranker:

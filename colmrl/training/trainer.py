@@ -160,8 +160,11 @@ def arguments(config: Config, folder: Path, steps_an_epoch: int) -> TrainingArgu
         seed=config.seed,
         data_seed=config.seed,
         dataloader_pin_memory=not on_cpu,
-        # a batch of texts alone leaves a trained vision tower without a gradient
-        ddp_find_unused_parameters=config.model.tuning == "full" or config.lora.vision,
+        # a batch of texts alone leaves a trained vision tower without a gradient, and what is read off the middle of a
+        # model the layers above
+        ddp_find_unused_parameters=config.model.tuning == "full"
+        or config.lora.vision
+        or config.rerank.answer == "relevance",
         ddp_broadcast_buffers=False,
         save_strategy="steps",
         save_steps=train.save_steps,

@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 
 import numpy as np
 import pytest
@@ -19,8 +20,9 @@ from colmrl.losses.ranknet import weighted_ranknet
 from colmrl.reranking.listwise import ListwiseReranker
 from colmrl.reranking.prompt import join
 from colmrl.training import rerank_listwise
-from colmrl.training.rerank_listwise import Choices, Collator, labels_of
+from colmrl.training.rerank_listwise import Choices, Collator, beside, labels_of, shortened
 
+LISTWISE = ["task=listwise", "device=cpu"]
 DOCUMENTS = Records.of([Document(f"d{i}", f"red circle {i}") for i in range(30)])
 QUERIES = Records.of([Query("q0", "red"), Query("q1", "blue")])
 
@@ -128,12 +130,41 @@ def test_random_documents_of_several_data_sets_are_of_the_examples_own():
     assert len(names) == 8 and all(name.startswith("1:e") for name in names) and "1:e1" not in names
 
 
+def test_random_documents_give_way_to_other_lists_right_ones_unless_those_answer_it_too_or_are_there():
+    triples = [Triple("q0", "d0", ("d1", "d2")), Triple("q1", "d4", ("d5",))]
+    data = Choices(Mixture([Examples(QUERIES, DOCUMENTS, triples)]), {"q0": {"d0", "d9"}, "q1": {"d4"}}, 6, 0, [False])
+    choice = data[0]
+    names = [document.id for document in choice.documents]
+    assert {names[i] for i in choice.spare} == set(names) - {"d0", "d1", "d2"} and len(choice.spare) == 3
+    others = [DOCUMENTS[i] for i in (9, 1, 7, 7, 0)]  # an answer, one that is there, a new one twice, the right one
+    others = [one for one in others if one.id not in {names[i] for i in choice.spare}]
+    changed = [document.id for document in beside(choice, others).documents]
+    swapped = [i for i, (one, other) in enumerate(zip(names, changed, strict=True)) if one != other]
+    if "d7" in names:
+        assert changed == names
+    else:
+        assert swapped == [choice.spare[0]] and changed[swapped[0]] == "d7"
+    many = beside(choice, [DOCUMENTS[i] for i in range(10, 30)]).documents
+    assert len({document.id for document in many}) == 6 and {"d0", "d1", "d2"} <= {document.id for document in many}
+    assert many[choice.label].id == "d0" and not {many[i].id for i in choice.spare} & set(names)
+
+
+def test_a_batch_shows_other_lists_right_documents_and_of_sequences_the_random_items(made, ring):
+    data = Choices(Mixture([Examples(QUERIES, DOCUMENTS, [Triple("q0", "d0"), Triple("q1", "d4")])]), {}, 3, 0, [False])
+    reranker = made()
+    text = reranker.prompts.prompts.tokenizer.batch_decode(
+        Collator(reranker.prompts, ranked=False)([data[0], data[1]])["inputs"]["input_ids"]
+    )
+    assert all(f"] {DOCUMENTS[i].text}\n" in one for one in text for i in (0, 4))
+    assert not any(of_users(ring)[i].spare for i in range(15))
+
+
 @pytest.fixture(scope="module")
 def made(tiny):
-    def make(identifiers="letters", padding="left"):
+    def make(identifiers="letters", padding="left", *more):
         settings = ["task=listwise", f"model.backbone={tiny('qwen3')}", "device=cpu", "rerank.candidates=20"]
         settings += [f"rerank.identifiers={identifiers}", f"model.padding_side={padding}"]
-        return ListwiseReranker.create(load_config(None, settings)).eval()
+        return ListwiseReranker.create(load_config(None, [*settings, *more])).eval()
 
     return make
 
@@ -180,6 +211,45 @@ def test_the_loss_is_the_librarys_own_cross_entropy_on_the_answers(made, ring, i
     torch.testing.assert_close(found, torch.stack(wanted).mean(), rtol=1e-4, atol=1e-4)
 
 
+def test_what_is_read_off_a_candidate_is_the_mean_over_its_tokens(tiny):
+    torch.manual_seed(0)
+    settings = [*LISTWISE, f"model.backbone={tiny('qwen3')}", "rerank.relevance=1"]
+    reader = ListwiseReranker.create(load_config(None, settings)).relevance
+    assert reader is not None and reader.layer == 2
+    hidden = torch.randn(2, 5, reader.read.in_features)
+    found = reader(hidden, torch.tensor([[0, 1, 1, 2, 0], [0, 0, 1, 0, 0]]))
+    each = (hidden @ reader.read.weight[0]).tolist()
+    wanted = [[(each[0][1] + each[0][2]) / 2, each[0][3]], [each[1][2], -math.inf]]
+    torch.testing.assert_close(found, torch.tensor(wanted))
+
+
+@pytest.mark.parametrize("padding", ["left", "right"])
+@pytest.mark.parametrize("identifiers", ["letters", "numbers"])
+def test_the_loss_with_relevance_is_the_answers_and_the_candidates_own(made, ring, identifiers, padding, tiny):
+    """The library's hidden states after the second of three layers, candidates found by reading the prompt."""
+    reranker, data = made(identifiers, padding, "rerank.relevance=0.5"), of_users(ring, candidates=12)
+    choices = [data[i] for i in range(3)]
+    batch = Collator(reranker.prompts, ranked=False)(choices)
+    plain = rerank_listwise.compute_loss(load_config(None, ["task=listwise"]), made(identifiers, padding), batch)
+    library, costs = AutoModelForCausalLM.from_pretrained(tiny("qwen3"), dtype=torch.float32).eval(), []
+    tokenizer = reranker.prompts.prompts.tokenizer
+    for row, choice in enumerate(choices):
+        ids = batch["inputs"]["input_ids"][row][batch["inputs"]["attention_mask"][row].bool()]
+        hidden = library(ids[None], output_hidden_states=True).hidden_states[2][0]
+        each = torch.nn.functional.rms_norm(hidden, hidden.shape[-1:]) @ reranker.relevance.read.weight[0]
+        texts, scores = [tokenizer.decode(ids[:i]) for i in range(len(ids) + 1)], []
+        for name, document in zip(reranker.prompts.identifiers.names, choice.documents, strict=False):
+            said = f"[{name}] {document.body}\n"
+            start, end = (texts.index(texts[-1][: texts[-1].index(said) + cut]) for cut in (0, len(said)))
+            scores.append(each[start:end].mean())
+        costs.append(torch.nn.functional.cross_entropy(torch.stack(scores), torch.tensor(choice.label)))
+    config = load_config(None, ["task=listwise", "rerank.relevance=0.5"])
+    found = rerank_listwise.compute_loss(config, reranker, batch)
+    torch.testing.assert_close(found, plain + 0.5 * torch.stack(costs).mean(), rtol=1e-4, atol=1e-4)
+    found.backward()
+    assert reranker.relevance.read.weight.grad.abs().sum() > 0
+
+
 @pytest.mark.parametrize("identifiers", ["letters", "numbers"])
 def test_with_a_known_order_the_loss_is_cross_entropy_and_weighted_ranknet(made, identifiers):
     reranker = made(identifiers)
@@ -190,13 +260,92 @@ def test_with_a_known_order_the_loss_is_cross_entropy_and_weighted_ranknet(made,
     plain = rerank_listwise.compute_loss(config, reranker, Collator(reranker.prompts, ranked=False)(choices))
     batch = Collator(reranker.prompts, ranked=True)(choices)
     ranked = rerank_listwise.compute_loss(config, reranker, batch)
-    likely = reranker(batch["inputs"], candidates=14)
+    likely, _ = reranker(batch["inputs"], candidates=14)
     expected = plain + 0.7 * weighted_ranknet(likely, batch["teacher"])
     torch.testing.assert_close(ranked, expected, rtol=1e-4, atol=1e-4)
     reranker.zero_grad()
     gradient = [torch.autograd.grad(loss, list(reranker.parameters())) for loss in (ranked, expected)]
     for one, other in zip(*gradient, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_relevance_comes_on_top_of_ranknet_and_where_it_cannot_be_is_said(made, monkeypatch):
+    reranker = made("letters", "left", "rerank.relevance=0.5")
+    triple = Triple("q0", "d0", tuple(f"d{i}" for i in range(1, 14)), 1.0, tuple(0.9 - 0.05 * i for i in range(13)))
+    data = Choices(Mixture([Examples(QUERIES, DOCUMENTS, [triple] * 2)]), {"q0": {"d0"}}, 14, 0, [False])
+    losses = {}
+    for ranknet in (0, 0.7):
+        batch = Collator(reranker.prompts, ranked=ranknet > 0)([data[0], data[1]])
+        for relevance in (0, 0.5):
+            config = load_config(None, [*LISTWISE, f"rerank.ranknet={ranknet}", f"rerank.relevance={relevance}"])
+            losses[ranknet, relevance] = rerank_listwise.compute_loss(config, reranker, batch).item()
+    assert losses[0.7, 0.5] - losses[0.7, 0] == pytest.approx(losses[0, 0.5] - losses[0, 0], abs=1e-4)
+    assert losses[0.7, 0] > losses[0, 0] + 0.01
+    for more, said in {
+        (
+            "rerank.identifiers=numbers",
+            "rerank.relevance=1",
+        ): "rerank.relevance, rerank.ranknet: not together on numbers",
+        ("rerank.answer=relevance", "rerank.relevance=1"): "rerank.ranknet: orders answers by identifier",
+    }.items():
+        monkeypatch.setattr(rerank_listwise, "read_training", lambda *_: (data.examples, data.positives))
+        with pytest.raises(InputError, match=said):
+            rerank_listwise.examples(load_config(None, [*LISTWISE, "rerank.ranknet=1", *more]))
+    with pytest.raises(InputError, match=r"rerank.answer: relevance: is learnt by rerank.relevance alone"):
+        made("letters", "left", "rerank.answer=relevance")
+
+
+def test_a_relevance_answer_is_trained_by_the_candidates_loss_alone_and_kept_with_what_reads_it(made, ring, tmp_path):
+    from colmrl.reranking.reranker import open_reranker
+
+    reranker, data = made("letters", "left", "rerank.answer=relevance", "rerank.relevance=1"), of_users(ring)
+    config = load_config(None, [*LISTWISE, "rerank.answer=relevance", "rerank.relevance=1"])
+    batch = Collator(reranker.prompts, ranked=False)([data[i] for i in range(3)])
+    _, relevance = reranker(batch["inputs"], labels=batch["labels"])
+    wanted = torch.nn.functional.cross_entropy(relevance, batch["target"])
+    torch.testing.assert_close(rerank_listwise.compute_loss(config, reranker, batch), wanted)
+    reranker.save(tmp_path / "kept" / "checkpoint")
+    scores = open_reranker(tmp_path / "kept" / "checkpoint").score(data[0].query, data[0].documents)
+    alone = Collator(reranker.prompts, ranked=False)([data[0]])
+    with torch.no_grad():
+        likely = reranker(alone["inputs"], labels=alone["labels"])[1][0].softmax(0)
+    np.testing.assert_allclose(scores, likely, rtol=2e-4)  # read behind the opening's keys and values
+
+
+def test_a_model_trained_with_both_answers_either_way_in_use(made, ring, tmp_path):
+    from colmrl.config import RerankConfig
+    from colmrl.reranking.reranker import open_reranker
+
+    reranker, data = made("letters", "left", "rerank.relevance=1"), of_users(ring)
+    reranker.save(tmp_path / "kept" / "checkpoint")
+    alone = Collator(reranker.prompts, ranked=True)([data[0]])
+    with torch.no_grad():
+        likely, relevance = reranker(alone["inputs"], candidates=20)
+    for config, wanted in (
+        (RerankConfig(), likely),
+        (RerankConfig(answer="identifier"), likely),
+        (RerankConfig(answer="relevance"), relevance),
+    ):
+        opened = open_reranker(tmp_path / "kept" / "checkpoint", config)
+        np.testing.assert_allclose(opened.score(data[0].query, data[0].documents), wanted[0].softmax(0), rtol=2e-4)
+
+
+def test_short_lists_keep_the_right_document_and_all_of_a_batch_are_as_long(made, ring):
+    reranker, data, lengths = made(), of_users(ring), set()
+    for first in range(12):
+        choices = [data[first], data[first + 1]]
+        batch = Collator(reranker.prompts, ranked=True, short=True)(choices)
+        again = Collator(reranker.prompts, ranked=True, short=True)(choices)
+        assert torch.equal(batch["inputs"]["input_ids"], again["inputs"]["input_ids"])
+        assert batch["inputs"]["candidate"].amax(1).tolist() == [batch["candidates"]] * 2
+        lengths.add(batch["candidates"])
+    assert {2, 20} <= lengths <= {2, 3, 5, 10, 20}
+    choice = data[0]
+    for size in (2, 5):
+        short = shortened(choice, size, random.Random(0))
+        assert short.documents[short.label] == choice.documents[choice.label] and len(short.documents) == size
+        places = [choice.documents.index(document) for document in short.documents]
+        assert places == sorted(set(places))
 
 
 def test_ranknet_without_scores_is_refused(ring, tiny):
@@ -212,6 +361,7 @@ def test_a_run_trains_is_judged_each_epoch_and_leaves_a_checkpoint(ring, tiny, t
     settings = ["task=listwise", f"model.backbone={tiny('qwen3')}", f"data.path={ring}", f"output={tmp_path / 'run'}"]
     settings += ["train.epochs=2", "train.batch_size=8", "train.best_metric=ndcg_at_10", "rerank.queries=3"]
     settings += ["rerank.identifiers=numbers", "rerank.candidates=5", "rerank.sampled=4", "device=cpu", "threads=1"]
+    settings += ["rerank.relevance=1"]
     folder = train(load_config(None, settings))
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     judged = [line for line in lines if "eval_ndcg_at_10" in line]
@@ -228,7 +378,7 @@ def test_prompts_in_training_and_in_use_are_the_same(made, ring):
     used = join([reranker.prompts.opening(choice.query), reranker.prompts.candidates(choice.documents)])
     assert torch.equal(batch["inputs"]["input_ids"], used["input_ids"])
     with torch.inference_mode():
-        likely = reranker(batch["inputs"], candidates=len(choice.documents))[0].softmax(0)
+        likely = reranker(batch["inputs"], candidates=len(choice.documents))[0][0].softmax(0)
     np.testing.assert_allclose(reranker.score(choice.query, choice.documents), likely, rtol=2e-4)
 
 
