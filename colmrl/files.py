@@ -80,6 +80,16 @@ def _taken(place: Path, holder: str, remedy: str) -> InputError:
     )
 
 
+def check_room(place: Path, wanted_bytes: int) -> None:
+    """Raise an InputError where the disk of a place, which need not be there yet, has not so much room left."""
+    there = next(folder for folder in (place.absolute(), *place.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if free < wanted_bytes:
+        raise InputError(
+            f"{place}: about {wanted_bytes:,} bytes are needed, {free:,} are free: free space, or choose another place"
+        )
+
+
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """`write(partial)` writes a file that then takes `path`'s name. What the disk refuses is an InputError."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # two processes may write the same

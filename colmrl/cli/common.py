@@ -97,7 +97,7 @@ def _noted(interrupts: list[int]) -> Iterator[None]:
 
     def interrupt(number: int, frame: Any) -> None:
         interrupts.append(number)
-        threading.excepthook = lambda _: None  # those that served workers lose them
+        threading.excepthook = sys.excepthook = lambda *_: None  # those that served workers lose them
         signal.default_int_handler(number, frame)
 
     def ignored(what: Any) -> None:
@@ -108,13 +108,14 @@ def _noted(interrupts: list[int]) -> Iterator[None]:
             hook(what)
 
     hook, sys.unraisablehook = sys.unraisablehook, ignored
-    of_threads = threading.excepthook
+    hooks = threading.excepthook, sys.excepthook
     before = [(number, signal.signal(number, interrupt)) for number in (signal.SIGINT, signal.SIGALRM)]
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        sys.unraisablehook, threading.excepthook = hook, of_threads
+        sys.unraisablehook = hook
+        threading.excepthook, sys.excepthook = hooks
         for number, handler in before:
             signal.signal(number, handler)
 

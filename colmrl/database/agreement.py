@@ -13,17 +13,20 @@ from colmrl.database.address import Address
 from colmrl.database.connecting import connect
 from colmrl.database.searching import open_database
 from colmrl.search import Asked, Plan, Ranking, Searcher, open_searcher
-from colmrl.search.building import drawn, queries_of, recall_at
+from colmrl.search.building import drawn, queries_of
 from colmrl.store import EmbeddingStore
 from colmrl.view import View
 
 _BEST = 10
+_EQUAL = 1e-6  # of scores
 _CANDIDATES = 100  # of a funnel's first stage, where the settings leave them to us
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """`recall`: of exact search's ten best at the last view; `difference`: the most, of scores that both gave."""
+    """`recall`: how many of ten are among exact search's ten best at the last view, or as good as the tenth;
+    `difference`: the most, of scores that both gave.
+    """
 
     plan: Plan
     queries: int
@@ -53,9 +56,8 @@ def agreements(
                 known[plan.view] = _ranked(open_searcher(documents, Plan.of(plan.view), config.index.gpu), asked)
             _, searcher = open_database(documents, plan, address, token, config.index.gpu, opened=collection)
             (ours, ms), (exact, exact_ms) = _ranked(searcher, asked), known[plan.view]
-            one, other = (np.concatenate([ranking.positions for ranking in each]) for each in (ours, exact))
             apart = _apart([ranking.run() for ranking in ours], [ranking.run() for ranking in exact])
-            found.append(Agreement(plan, len(asked), recall_at(_BEST, one, other), apart, ms, exact_ms))
+            found.append(Agreement(plan, len(asked), _recall(ours, exact), apart, ms, exact_ms))
     finally:
         collection.close()
     return found
@@ -69,6 +71,16 @@ def _ranked(searcher: Searcher, asked: Asked) -> tuple[list[Ranking], float]:
         rankings.append(searcher.rank(asked.rows([row]), _BEST))
         times.append(time.perf_counter() - started)
     return rankings, 1e3 * statistics.median(times)
+
+
+def _recall(ours: Sequence[Ranking], exact: Sequence[Ranking]) -> float:
+    """Of equal scores any document is right."""
+    shares = []
+    for one, best in zip(ours, exact, strict=True):
+        among = np.isin(one.positions, best.positions[best.positions >= 0])
+        right = among | ((one.positions >= 0) & (one.scores >= best.scores[:, -1:] - _EQUAL))
+        shares.append(right.sum() / max(1, (best.positions >= 0).sum()))
+    return float(np.mean(shares))
 
 
 def _apart(one: Sequence[dict[str, dict[str, float]]], other: Sequence[dict[str, dict[str, float]]]) -> float:

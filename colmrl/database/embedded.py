@@ -55,7 +55,8 @@ class EmbeddedCollection:
         start = None
         while True:
             request = qdrant.ScrollRequest(offset=start, limit=_PAGE, with_payload=["id", "hash"], with_vector=False)
-            records, start = self._shard.scroll(request)
+            with _told(self._address):
+                records, start = self._shard.scroll(request)
             for record in records:
                 payload = record.payload or {}
                 yield str(payload["id"]), str(payload["hash"])
@@ -69,15 +70,18 @@ class EmbeddedCollection:
             )
             for point in points
         ]
-        self._shard.update(qdrant.UpdateOperation.upsert_points(made))
+        with _told(self._address):
+            self._shard.update(qdrant.UpdateOperation.upsert_points(made))
 
     def delete(self, ids: Sequence[str]) -> None:
-        self._shard.update(qdrant.UpdateOperation.delete_points([point_key(name) for name in ids]))
+        with _told(self._address):
+            self._shard.update(qdrant.UpdateOperation.delete_points([point_key(name) for name in ids]))
 
     def settle(self) -> None:
-        self._shard.flush()
-        self._shard.optimize()
-        self._shard.flush()
+        with _told(self._address):
+            self._shard.flush()
+            self._shard.optimize()
+            self._shard.flush()
 
     def find(self, stages: Sequence[Stage], where: Where, k: int) -> list[tuple[str, float]]:
         condition, prefetches = _filter(where), []
@@ -94,7 +98,8 @@ class EmbeddedCollection:
             filter=None if prefetches else condition,
             params=_params(stages[-1].view),
         )
-        return [(str((point.payload or {})["id"]), point.score) for point in self._shard.query(request)]
+        with _told(self._address):
+            return [(str((point.payload or {})["id"]), point.score) for point in self._shard.query(request)]
 
     def size_bytes(self) -> int | None:
         """What the files occupy: the log is made in advance, mostly of nothing."""
@@ -108,8 +113,7 @@ class EmbeddedCollection:
     @property
     def _shard(self) -> qdrant.EdgeShard:
         if self._opened is None:
-            with _told(self._address):
-                self._opened = qdrant.EdgeShard.load(str(self._folder / "shard"))
+            self._opened = qdrant.EdgeShard.load(str(self._folder / "shard"))
         return self._opened
 
 
@@ -118,11 +122,13 @@ def _told(address: Address) -> Iterator[None]:
     """The engine raises bare Exceptions."""
     try:
         yield
+    except InputError:
+        raise
     except Exception as error:
         said = " ".join(str(error).split())
         if "WouldBlock" in said:
             raise InputError(f"{address}: is open in another process: wait for it, or run a Qdrant server") from None
-        raise InputError(f"{address}: cannot be opened: {said}: export into another --collection") from None
+        raise InputError(f"{address}: its engine fails ({said}): export into another --collection") from None
 
 
 def _parameters(view: View) -> qdrant.EdgeVectorParams:

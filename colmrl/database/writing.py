@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from colmrl.database.address import Address
 from colmrl.database.collection import About, Collection, Point
 from colmrl.database.connecting import connect
 from colmrl.errors import InputError
+from colmrl.files import check_room, locked
 from colmrl.progress import track
 from colmrl.store import EmbeddingStore
 from colmrl.store.writer import live_rows
@@ -30,6 +32,8 @@ from colmrl.view import View
 log = logging.getLogger(__name__)
 _NUMBERS = 400_000  # of vectors sent at a time: 8 MB of JSON, where a server takes 32
 _MOST = 500  # documents at a time
+_PAGE = 1000  # documents taken out at a time
+_FIXED_BYTES = 128 << 20  # of a folder's database, whatever is in it: logs and chunks that are made in advance
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,18 @@ def export_index(
     documents = EmbeddingStore(Path(store) / "documents")
     for view in views:
         documents.array_of(view)
+    with nullcontext() if address.remote else locked(address.folder, beside=True, remedy="run a Qdrant server"):
+        return _exported(config, documents, views, address, token, opened)
+
+
+def _exported(
+    config: Config,
+    documents: EmbeddingStore,
+    views: Sequence[View],
+    address: Address,
+    token: str | None,
+    opened: Collection | None,
+) -> Exported:
     about = About.of(documents, views)
     collection = opened or connect(address, token)
     try:
@@ -72,6 +88,7 @@ def export_index(
         records = _Payloads(config, documents)
         wanted = records.hashes()
         if stated is None:
+            _check_room(address, documents, views)
             collection.create(about, views)
         there = dict(collection.hashes())
         gone = [name for name in there if name not in wanted]
@@ -87,6 +104,15 @@ def export_index(
     finally:
         if opened is None:
             collection.close()
+
+
+def _check_room(address: Address, documents: EmbeddingStore, views: Sequence[View]) -> None:
+    """The engine maps its files into memory: where the disk is full it does not fail, the process dies (SIGBUS)."""
+    if address.remote:
+        return
+    sizes = [4 * view.dim * documents.vectors_per_record(view) for view in views]
+    wanted = _FIXED_BYTES + int(1.5 * sum(sizes) * len(documents))
+    check_room(address.folder, wanted)
 
 
 class _Payloads:
@@ -126,7 +152,7 @@ def _bring(
     rows: list[int],
     gone: list[str],
 ) -> None:
-    for start in range(0, len(gone), _PAGE := 1000):
+    for start in range(0, len(gone), _PAGE):
         collection.delete(gone[start : start + _PAGE])
     numbers = sum(view.dim * documents.vectors_per_record(view) for view in views)
     size = max(1, min(_MOST, int(_NUMBERS / numbers)))
