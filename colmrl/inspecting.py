@@ -8,7 +8,7 @@ from colmrl.models.description import Description, is_own, read_own
 from colmrl.models.safetensors_files import sizes, weight_files_in
 from colmrl.models.sources import find_source, located
 from colmrl.models.sources.bare import is_bare
-from colmrl.models.sources.source import Source, hidden_size, read_json
+from colmrl.models.sources.source import Source, hidden_size, read_json, refuse_remote_code
 
 Facts = dict[str, str | int | list[str] | None]
 
@@ -94,12 +94,17 @@ def _weights(base: Path) -> Facts:
     config = read_json(base / "config.json") if base.is_dir() else None
     if config is None:
         return {"family": None, "parameters": None}
+    refuse_remote_code(base)
     config = config.get("vlm_config") or config  # a backbone inside a model with a projection
     files = weight_files_in(base)
     missing = [path.name for path in files if not path.is_file()]
     said = f"{config.get('model_type')}, {hidden_size(config)} wide"
     if missing or not files:
-        return {"family": said, "parameters": f"not known: no {', '.join(missing) or 'safetensors'}"}
+        pickles = sorted(path.name for path in base.glob("*.bin"))
+        lacks = f"no {', '.join(missing) or 'safetensors'}" + (
+            f" ({pickles[0]}, a pickle, is not loaded)" if pickles else ""
+        )
+        return {"family": said, "parameters": f"not known: {lacks}"}
     count, dtypes = sizes(files)
     return {"family": said, "parameters": f"{count:,} in {', '.join(dtypes)}"}
 

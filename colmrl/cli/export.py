@@ -43,7 +43,7 @@ def model(
         typer.echo(export_cross_encoder(checkpoint, out))
         return
     if to is None:
-        raise InputError(f"{checkpoint}: --to: not given: name a layout, e.g. --to sentence-transformers")
+        raise InputError(f"{checkpoint}: not a reranker: of a retriever name a layout, e.g. --to sentence-transformers")
     from colmrl.exporting.run import asked_for, export
 
     typer.echo(export(checkpoint, asked_for(to, head, adapter, license), out))

@@ -7,6 +7,7 @@ from typing import Any
 from transformers import AutoConfig
 
 from colmrl.errors import InputError
+from colmrl.models.sources.source import refuse_remote_code
 from colmrl.models.weights import files_said
 
 
@@ -14,7 +15,11 @@ def _read_config(source: str) -> Any:
     if not source:
         raise InputError("model.backbone: not given: name a folder with a model, or a hub id such as Qwen/Qwen3-0.6B")
     with files_said(f"model.backbone: {source!r}", "give a folder or hub id"):
-        return AutoConfig.from_pretrained(source, trust_remote_code=False)
+        try:
+            return AutoConfig.from_pretrained(source, trust_remote_code=False)
+        except (OSError, ValueError):
+            refuse_remote_code(Path(source))  # the likely reason, where the folder asks for it
+            raise
 
 
 def how_to_read(source: str) -> dict[str, Any]:

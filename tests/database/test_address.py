@@ -4,7 +4,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from made import write_made
+from made_database import write_made
 from typer.testing import CliRunner
 
 from colmrl.cli.main import main_app

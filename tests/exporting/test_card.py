@@ -107,7 +107,7 @@ def test_wrong_asks_are_a_line(run, tmp_path):
         assert done.exit_code == 2, done.output
         return done.output
 
-    assert "--to: not given" in said()
+    assert "not a reranker: of a retriever name a layout" in said()
     assert "--yes: confirms --push REPO" in said("--to", "onnx", "--yes")
     assert "--to word2vec: unknown: choose from sentence-transformers" in said("--to", "word2vec")
     (tmp_path / "e").mkdir()

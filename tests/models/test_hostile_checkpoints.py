@@ -61,7 +61,10 @@ def test_code_of_its_own_is_refused_and_not_asked_about(tiny, tmp_path, monkeypa
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "unknown", "auto_map": kinds}))
     monkeypatch.setattr("builtins.input", lambda *_: "y")
     for load in (Backbone.load, lambda source: load_processor(source, None, None), Generator.load):
-        with pytest.raises(InputError, match=r"wants code of its own to be run \(auto_map\), which is never done"):
+        with pytest.raises(
+            InputError,
+            match=r"auto_map: the model asks to run Python of its own .*, which is never done",
+        ):
             load(str(folder))
     (folder / "config.json").write_text(json.dumps(config | {"auto_map": kinds}))  # of a family that is known
     assert Backbone.load(str(folder)).family == "qwen3" and load_processor(str(folder), None, None)
@@ -132,7 +135,7 @@ def test_heads_of_another_shape_or_name_are_said(adapted, tmp_path):
     heads = load_file(folder / "heads.safetensors")
     for others, said in (
         ({name: tensor[:, :-1].contiguous() for name, tensor in heads.items()}, "heads.safetensors: cannot be loaded"),
-        ({"other": torch.zeros(1)}, r"heads.safetensors: has other that colmrl.json does not, and lacks "),
+        ({"other": torch.zeros(1)}, r"heads.safetensors: has other that its description does not, and lacks "),
     ):
         save_file(others, folder / "heads.safetensors")
         with pytest.raises(InputError, match=said):

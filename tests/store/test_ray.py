@@ -35,7 +35,9 @@ def test_rays_workers_go_on_to_the_store_of_one(store, checkpoint, sample, setti
     encode(settings(Path("unused"), "encode.ray=nowhere:1"), checkpoint, sample / "train", out)  # nothing to start for
 
 
-def test_what_is_wrong_on_a_worker_is_said_with_its_machine(tmp_path):
+def test_what_is_wrong_on_a_worker_is_said_with_its_machine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where the worker goes; and back
+
     def opened():
         raise InputError("shard 3: no such file: mend it")
 

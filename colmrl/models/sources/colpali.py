@@ -10,7 +10,7 @@ Prompts are those in the code of colpali-engine 0.3.18, or in the processor_conf
 the picture is seen, never a text.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -157,10 +157,10 @@ def _has_processor(folder: Path) -> bool:
 
 def _has_head(folder: Path) -> bool:
     there = any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json"))
-    return there and _head_name(SavedTensors.of(folder).shapes) is not None
+    return there and _head_name(SavedTensors.names_in(folder)) is not None
 
 
-def _head_name(there: Mapping[str, Any]) -> str | None:
+def _head_name(there: Iterable[str]) -> str | None:
     """What the projection is called among a checkpoint's weights; some are saved under a prefix ("model.")."""
     names = [name.removesuffix(".weight") for name in there if name.endswith(".weight")]
     return next((name for name in names if name.rpartition(".")[2] in HEADS), None)

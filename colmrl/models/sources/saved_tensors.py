@@ -33,6 +33,14 @@ class SavedTensors:
             raise InputError(f"{index}: {', '.join(missing)}: named there, but not found: download the model again")
         return cls(files)
 
+    @staticmethod
+    def names_in(folder: Path) -> frozenset[str]:
+        """What a model's tensors are called, by the index where there is one: its files need not be there."""
+        index = folder / "model.safetensors.index.json"
+        if not (folder / "model.safetensors").is_file() and index.is_file():
+            return frozenset(json.loads(index.read_text())["weight_map"])
+        return frozenset(SavedTensors.of(folder).shapes)
+
     @cached_property
     def _places(self) -> Mapping[str, tuple[Path, Shape]]:
         found = {}

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("qdrant_edge")
 
-from made import write_made
+from made_database import write_made
 
 from colmrl.configure import load_config
 from colmrl.database import Address, export_index, open_database
