@@ -128,7 +128,11 @@ def new_folder(write: Callable[Concatenate[Path, P], object]) -> Callable[Concat
                 partial.mkdir(parents=True)
             except OSError as error:
                 raise InputError(f"{out}: cannot be written ({error.strerror}): choose another place") from None
-            write(partial, *args, **kwargs)
+            try:
+                write(partial, *args, **kwargs)
+            except InputError:  # there is nothing to go on from
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
             partial.rename(out)
         log.info("wrote %s", out)
         return out

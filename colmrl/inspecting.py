@@ -57,7 +57,7 @@ def _retriever(kind: str, folder: Path, description: Description, source: Source
         "attention": model.attention,
         "tuning": parts[model.tuning] if source is None else ("adapter" if source.adapter else "none yet"),
         "loaded in": model.dtype + (f", {model.quantization}" if model.quantization else ""),
-        "licence": _licence(folder) or _licence(base),
+        "licence": licence_of(folder) or licence_of(base),
         "notes": list(source.notes) if source and source.notes else None,
     }
 
@@ -75,7 +75,7 @@ def _reranker(folder: Path) -> Facts:
         "attention": model["attention"],
         "tuning": model["tuning"],
         "loaded in": model["dtype"],
-        "licence": _licence(folder) or _licence(base),
+        "licence": licence_of(folder) or licence_of(base),
     }
 
 
@@ -85,7 +85,7 @@ def _bare(folder: Path) -> Facts:
         "backbone": str(folder),
         **_weights(folder),
         "tokens": None,
-        "licence": _licence(folder),
+        "licence": licence_of(folder),
     }
 
 
@@ -176,7 +176,7 @@ def _lora(lora: LoraConfig) -> str:
     return f"LoRA, rank {lora.r}, alpha {lora.alpha}"
 
 
-def _licence(folder: Path) -> str | None:
+def licence_of(folder: Path) -> str | None:
     """As the model card's head says, or the first line of a licence's text."""
     card = folder / "README.md"
     if card.is_file():

@@ -29,7 +29,8 @@ def model(
 ) -> None:
     """A retriever in another library's layout, with a model card; a reranker as a folder that CrossEncoder opens.
 
-    What each layout holds, and how equal it was found to be: docs/export.md.
+    What each layout holds, and how equal it was found to be: docs/export.md. A store into a vector database: colmrl
+    export index --help.
     """
     if yes and push is None:
         raise InputError("--yes: confirms --push REPO, which is not given")

@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 
 from colmrl.exporting.plain import Plain
-from colmrl.models.retriever import Description
+from colmrl.inspecting import licence_of
+from colmrl.models.description import Description, is_own
 
 _PARTS = ("Which to take", "Points that nothing cheaper beats")
 _LIBRARY = {"pylate": "PyLate", "colpali-engine": "colpali", "onnx": "onnx", "transformers": "transformers"}
@@ -30,14 +31,16 @@ def write_card(
 ) -> None:
     """`blocks`: pieces of usage code by their language."""
     run = _run_settings(checkpoint)
-    license = license or (run.get("mteb") or {}).get("license")
+    published = not is_own(checkpoint)  # exported as it came: its licence is known, or not, from its own folder
+    license = license or (run.get("mteb") or {}).get("license") or (licence_of(checkpoint) if published else None)
     description = plain.description
-    title = checkpoint.resolve().parent.name
+    folder = checkpoint.resolve()
+    title = folder.parent.name if folder.name == "checkpoint" else folder.name
     parts = [_front(description, to, license, plain.sees_pictures), f"# {title}", _what(plain)]
     if license is None:
         parts.append("Licence: not given. Set `license:` at the top of this file, and mind that of the base model.")
     parts += ["## Use", *(f"```{kind}\n{code}```" for kind, some in blocks.items() for code in some)]
-    parts += ["## Trained on", _data(run)]
+    parts += ["## Trained on", "Not trained with colmrl: see the base model." if published else _data(run)]
     parts += _frontier(out, checkpoint)
     (out / "README.md").write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
 
@@ -49,7 +52,9 @@ def _front(description: Description, to: str, license: str | None, pictures: boo
     if not Path(base).is_dir():  # an id of the hub, which a folder's path is not
         facts["base_model"] = base
     facts["pipeline_tag"] = "visual-document-retrieval" if pictures else "sentence-similarity"
-    facts["tags"] = ["colmrl", "matryoshka", "multi-vector"] if description.multi.dims else ["colmrl", "matryoshka"]
+    single, multi = description.single.dims, description.multi.dims
+    nested, several = max(len(single), len(multi)) > 1, bool(multi)
+    facts["tags"] = ["colmrl", *(["matryoshka"] if nested else []), *(["multi-vector"] if several else [])]
     return f"---\n{yaml.safe_dump(facts, sort_keys=False)}---"
 
 

@@ -17,7 +17,7 @@ def sentence_transformers(plain: Plain) -> list[str]:
         dims = plain.description.single.dims
         blocks.append(f"""{picture}from sentence_transformers import SentenceTransformer
 
-model = SentenceTransformer(".", truncate_dim={dims[0]})  # or {_others(dims)}
+model = SentenceTransformer(".", truncate_dim={dims[0]}){_others(dims)}
 queries = model.encode_query({_QUESTION}, normalize_embeddings=True)
 documents = model.encode_document({documents}, normalize_embeddings=True)
 print(model.similarity(queries, documents))
@@ -27,7 +27,7 @@ print(model.similarity(queries, documents))
         blocks.append(f"""{picture}from sentence_transformers import MultiVectorEncoder
 from torch.nn.functional import normalize
 
-dim = {dims[0]}  # or {_others(dims)}
+dim = {dims[0]}{_others(dims)}
 model = MultiVectorEncoder(".", similarity_fn_name="meanmaxsim")  # a mean over the query's vectors, as it was trained
 queries = [normalize(vectors[:, :dim], dim=-1) for vectors in model.encode_query({_QUESTION})]
 documents = model.encode_document({documents})
@@ -199,4 +199,5 @@ def embed(role, text="", pictures=()):
 
 
 def _others(dims: tuple[int, ...]) -> str:
-    return ", ".join(map(str, dims[1:])) or "no other was trained"
+    """A comment that names them, where there are some."""
+    return f"  # or {', '.join(map(str, dims[1:]))}" if dims[1:] else ""
