@@ -5,7 +5,7 @@
 sentence-transformers, transformers and onnxruntime run here, PyLate and colpali-engine in environments of their own
 (peers.py), by the code of the folder's model card. vLLM does not run here: its rows are transformers on vLLM's folder,
 by vLLM's rules (tests/exporting/test_vllm.py), and say so. minilm is the dense path with real weights and SciFact,
-where ../shared has them.
+where ../shared has them: its judged documents, or, asked for by name here, all of it (20 CPU minutes).
 """
 
 import json
@@ -47,14 +47,15 @@ FAMILIES = {
 TEXT = ("bert", "qwen3")
 QUERIES = ["red circle", "blue star, it seems.", "green ring and a black cross, or is it a square?"]
 SHARED = Path(__file__).parents[2] / "shared"
+_JUDGED = 10**9  # every so manieth document beside the judged ones: none
 Vectors = dict[str, torch.Tensor]  # query-0 …, document-0 …
 
 
-def rows(work: Path, tools: Sequence[str] = TOOLS) -> Iterator[dict[str, Any]]:
+def rows(work: Path, tools: Sequence[str] = TOOLS, every: int = _JUDGED) -> Iterator[dict[str, Any]]:
     """A row a case: a tool, a backbone's family and a head."""
     for tool in tools:
         if tool == "minilm":
-            yield from minilm_rows(work)
+            yield from minilm_rows(work, every)
             continue
         for family in FAMILIES[tool]:
             yield from case_rows(work / tool / family, tool, family)
@@ -246,9 +247,10 @@ OPENED: Mapping[str, Callable[..., Any]] = {
 }
 
 
-def minilm_rows(work: Path, every: int = 1) -> Iterator[dict[str, Any]]:
+def minilm_rows(work: Path, every: int) -> Iterator[dict[str, Any]]:
     """all-MiniLM-L6-v2 → checkpoint → export → SentenceTransformer: nDCG@10 on SciFact before and after."""
-    row = {"direction": "target", "case": "all-MiniLM-L6-v2, SciFact", "tool": "sentence-transformers"}
+    what = "all of SciFact" if every == 1 else "SciFact's judged documents"
+    row = {"direction": "target", "case": f"all-MiniLM-L6-v2, {what}", "tool": "sentence-transformers"}
     row["version"] = metadata.version("sentence-transformers")
     if not SHARED.is_dir():
         yield row | {"loads": False, "parity_error": None, "note": f"{SHARED} is not there"}
@@ -294,5 +296,5 @@ def round_trip(work: Path, shared: Path, every: int) -> tuple[float, float, floa
 if __name__ == "__main__":
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     with tempfile.TemporaryDirectory() as folder:
-        for found in rows(Path(folder), sys.argv[1:] or TOOLS):
+        for found in rows(Path(folder), sys.argv[1:] or TOOLS, 1 if "minilm" in sys.argv else _JUDGED):
             print(json.dumps(found))
