@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("qdrant_edge")
 pytest.importorskip("qdrant_client")
 
-from made import DOCUMENTS, write_made
+from made_database import DOCUMENTS, write_made
 from served import serve
 
 from colmrl.configure import load_config
