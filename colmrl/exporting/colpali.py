@@ -10,13 +10,14 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import pad
 
 from colmrl.errors import InputError
 from colmrl.exporting.chat import chat_template
 from colmrl.exporting.plain import Plain, write_json
+from colmrl.models.weights import read_tensors
 
 # family: model, processor, width of the projection
 CLASSES = {
@@ -52,6 +53,6 @@ def _write_pair(out: Path, adapter: Path, projection: dict[str, Tensor], base: s
     settings = json.loads((adapter / "adapter_config.json").read_text())
     settings |= {"base_model_name_or_path": base, "modules_to_save": ["custom_text_proj"], "task_type": None}
     write_json(out / "adapter_config.json", settings)
-    weights = load_file(adapter / "adapter_model.safetensors")
+    weights = read_tensors(adapter / "adapter_model.safetensors")
     weights |= {f"base_model.model.{name}": tensor for name, tensor in projection.items()}
     save_file(weights, out / "adapter_model.safetensors", {"format": "pt"})

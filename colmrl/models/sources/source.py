@@ -46,9 +46,9 @@ def read_tensors(folder: Path) -> dict[str, Any]:
         pickled = (folder / "pytorch_model.bin").exists()
         what = "its weights are pickled (pytorch_model.bin), which can run code" if pickled else "no model.safetensors"
         raise InputError(f"{folder}: {what}: save the model again with its library (safetensors)")
-    from safetensors.torch import load_file
+    from colmrl.models import weights
 
-    return load_file(path)
+    return weights.read_tensors(path, "save the model again with its library")
 
 
 def refuse_remote_code(folder: Path) -> None:
