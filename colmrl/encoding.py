@@ -22,7 +22,7 @@ from colmrl.data.records import Document, Query, Records
 from colmrl.errors import InputError
 from colmrl.models.retriever import Description, Embeddings, Retriever, fingerprint, read_description
 from colmrl.models.sources import located
-from colmrl.processes import locked_by_first, on_first, processes, rank, start, wait
+from colmrl.processes import data_worker, locked_by_first, on_first, processes, rank, start, wait
 from colmrl.progress import track
 from colmrl.reduction import pool_records
 from colmrl.runtime import memory_said, use_torch
@@ -187,6 +187,7 @@ def embed(
         batch_size=None,
         collate_fn=build,
         num_workers=workers,
+        worker_init_fn=data_worker,
     )
     single: list[Tensor | None] = [None] * len(records)
     multi: list[MultiVectors | None] = [None] * len(records)

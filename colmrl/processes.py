@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +30,19 @@ def rank() -> int:
 def device() -> torch.device:
     """Where the backend's messages are kept."""
     return torch.device("cuda", torch.cuda.current_device()) if "nccl" in dist.get_backend() else torch.device("cpu")
+
+
+def data_worker(number: int) -> None:
+    """For a DataLoader's `worker_init_fn`: where the process that asked for a batch is gone before it has taken it over
+    (Ctrl-C), Python's thread that hands tensors over would print a traceback; what fails otherwise is still said.
+    """
+    shown = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if not issubclass(kind, ConnectionError | EOFError):
+            shown(kind, error, trace)
+
+    sys.excepthook = hook
 
 
 def start(on: str, **kwargs: Any) -> None:

@@ -29,6 +29,7 @@ from colmrl.models.inputs import ModelInput, Told, tokens
 from colmrl.models.positions import visual
 from colmrl.models.retriever import Retriever, fingerprint
 from colmrl.models.weights import hash_tensors
+from colmrl.processes import data_worker
 from colmrl.progress import bar
 from colmrl.runtime import mixed_precision
 from colmrl.training.batches import ExampleDataset
@@ -158,6 +159,7 @@ def _fill(
         batch_size=_GROUP,
         collate_fn=_Build(model),
         num_workers=config.train.workers,
+        worker_init_fn=data_worker,
         generator=torch.Generator(),  # or the loader would draw from training's random numbers
     )
     if missing:

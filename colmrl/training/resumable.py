@@ -15,7 +15,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, Traine
 
 from colmrl.config import Config
 from colmrl.models.weights import read_tensors
-from colmrl.processes import on_first, processes, rank, wait
+from colmrl.processes import data_worker, on_first, processes, rank, wait
 from colmrl.training.callbacks import Metrics
 from colmrl.training.ema import LOST
 from colmrl.training.guards import check_finite
@@ -73,6 +73,7 @@ class ResumableTrainer(Trainer):
             batch_sampler=self._batches,
             collate_fn=self.data_collator,
             num_workers=self.config.train.workers,
+            worker_init_fn=data_worker,
             pin_memory=self.args.dataloader_pin_memory,
         )
 

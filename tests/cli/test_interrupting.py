@@ -12,6 +12,7 @@ import pytest
 from commands import call
 
 from colmrl.cli.main import main_app
+from colmrl.processes import data_worker
 from colmrl.store import EmbeddingStore
 from colmrl.view import View
 
@@ -117,3 +118,12 @@ def test_an_interrupt_that_python_passes_over_is_not_lost(monkeypatch):
     monkeypatch.setattr("colmrl.cli.search.configured", command)
     done = call(main_app, "search", "--store", "nowhere", "--query", "a")
     assert done.exit_code == 130 and done.stderr.splitlines() == ["interrupted: give the same command again"]
+
+
+def test_a_data_worker_whose_asker_is_gone_says_nothing_and_other_errors_are_said(monkeypatch):
+    said = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, *_: said.append(kind))
+    data_worker(0)
+    for error in (ConnectionResetError(104, "by peer"), BrokenPipeError(), EOFError(), ValueError("wrong")):
+        sys.excepthook(type(error), error, None)
+    assert said == [ValueError]
