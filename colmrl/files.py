@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 MAX_LINE_BYTES = 64 << 20  # a longer line is no record: memory is not spent on it
 _HELD = set[Path]()  # locks of this process: POSIX's are its own, whoever in it asks
+DISK_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+# of the same: safetensors, torch, numpy
+_LIBRARIES_SAY = ("while serializing: I/O error", "PytorchStreamWriter failed", "unexpected pos", " requested and ")
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
@@ -90,12 +93,26 @@ def check_room(place: Path, wanted_bytes: int) -> None:
         )
 
 
+@contextlib.contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """What the disk refuses to take for a place, to us or to safetensors or torch, is an InputError."""
+    try:
+        yield
+    except Exception as error:
+        refused = isinstance(error, OSError) and error.errno in DISK_REFUSES
+        if not refused and not any(words in str(error) for words in _LIBRARIES_SAY):
+            raise
+        said = (error.strerror if isinstance(error, OSError) else None) or str(error).strip().partition("\n")[0]
+        raise InputError(f"{place}: cannot be written ({said}): free space, or choose another place") from None
+
+
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """`write(partial)` writes a file that then takes `path`'s name. What the disk refuses is an InputError."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # two processes may write the same
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(partial)
+        with writing(path):
+            write(partial)
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
@@ -129,7 +146,8 @@ def new_folder(write: Callable[Concatenate[Path, P], object]) -> Callable[Concat
             except OSError as error:
                 raise InputError(f"{out}: cannot be written ({error.strerror}): choose another place") from None
             try:
-                write(partial, *args, **kwargs)
+                with writing(out):
+                    write(partial, *args, **kwargs)
             except InputError:  # there is nothing to go on from
                 shutil.rmtree(partial, ignore_errors=True)
                 raise

@@ -79,7 +79,8 @@ class TrainedViews:
         dims = self.single_dims if view.head == "single" else self.multi_dims
         if view.dim not in dims:
             trained = ", ".join([f"single@{d}" for d in self.single_dims] + [f"multi@{d}" for d in self.multi_dims])
-            raise InputError(f"view {str(view)!r} was not trained: choose from {trained}")
+            wrong = "was not trained" if dims else f"asks for a {view.head} head, which the model has not"
+            raise InputError(f"view {str(view)!r} {wrong}: choose from {trained}")
 
     def full(self) -> list[View]:
         """The largest view of each head."""

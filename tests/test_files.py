@@ -1,11 +1,16 @@
 """One process at a time writes a place, and a lock ends with its process, however that ends."""
 
 import os
+import re
+import resource
 import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from colmrl import files
 from colmrl.errors import InputError
@@ -84,3 +89,47 @@ def test_what_breaks_off_leaves_no_half_file(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         files.write_whole(tmp_path / "file", broken_off)
     assert not list(tmp_path.iterdir())
+
+
+def _within_a_small_disk(write):
+    """A process whose files may have 4 KiB: what it says of `write`."""
+    out, into = os.pipe()
+    if not (child := os.fork()):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        try:
+            write()
+            said = "written"
+        except BaseException as error:
+            said = f"{type(error).__name__}: {error}"
+        os.write(into, said.encode())
+        os._exit(0)
+    os.close(into)
+    os.waitpid(child, 0)
+    with os.fdopen(out) as pipe:
+        return pipe.read()
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        lambda path: torch.save(torch.ones(10_000), path),
+        lambda path: save_file({"a": torch.ones(10_000)}, path),
+        lambda path: path.write_bytes(bytes(40_000)),
+        lambda path: np.save(path, np.ones(10_000)),
+    ],
+    ids=["torch", "safetensors", "bytes", "numpy"],
+)
+def test_a_full_disk_is_said_whichever_library_writes(tmp_path, save):
+    def within():
+        with files.writing(tmp_path / "run"):
+            save(tmp_path / "file.npy")
+
+    said = _within_a_small_disk(within)
+    says = r"InputError: .*/run: cannot be written \(.+\): free space, or choose another place"
+    assert re.fullmatch(says, said), said
+
+
+def test_what_else_goes_wrong_while_writing_is_not_taken_for_a_full_disk(tmp_path):
+    for error in (FileNotFoundError(2, "No such file"), RuntimeError("shapes differ"), KeyError("a")):
+        with pytest.raises(type(error)), files.writing(tmp_path):
+            raise error

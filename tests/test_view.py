@@ -49,3 +49,8 @@ def test_an_untrained_dim_is_refused_and_the_trained_ones_named():
     trained.check(View.parse("single@64:binary"))
     with pytest.raises(InputError, match=r"single@48.*not trained.*single@128, single@64, multi@32"):
         trained.check(View.parse("single@48"))
+
+
+def test_a_head_that_the_model_has_not_is_said():
+    with pytest.raises(InputError, match=r"multi@32' asks for a multi head, which the model has not.*single@64$"):
+        TrainedViews((64,), ()).check(View.parse("multi@32"))

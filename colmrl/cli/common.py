@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from colmrl.config import Config
 from colmrl.configure import load_config
 from colmrl.errors import InputError
+from colmrl.files import DISK_REFUSES
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -129,9 +130,10 @@ def _said(command: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         typer.echo(f"error: {message.strip()}", err=True)
         raise typer.Exit(2) from None
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in DISK_REFUSES:
             raise
-        typer.echo(f"error: {error.filename}: {error.strerror}: choose another place, or mend this one", err=True)
+        place = error.filename or "the disk"
+        typer.echo(f"error: {place}: {error.strerror}: choose another place, or mend this one", err=True)
         raise typer.Exit(2) from None
 
 

@@ -3,6 +3,7 @@
 - A page of another site must not read ours through a name that it points at this machine (DNS rebinding): on a loopback
   address only loopback names are answered. Nor may it send anything: no CORS, and `Sec-Fetch-Site` is looked at.
 - A body is read whole, up to a limit and in a time, before anything else sees it.
+- So many requests at once; a connection that has not asked for anything counts for none.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _BODY_BYTES = 64 << 10  # of what is no upload
+_TOGETHER = 64  # requests
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -38,6 +40,7 @@ class Guard:
 
     def __init__(self, app: App, hosts: frozenset[str] | None, uploads: Mapping[str, int], body_s: float):
         self._app, self._hosts, self._uploads, self._body_s = app, hosts, uploads, body_s
+        self._inside = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -50,16 +53,20 @@ class Guard:
                 message = {**message, "headers": [*message.get("headers", []), *said]}
             await send(message)
 
+        self._inside += 1
         try:
             self._check(scope)
             body = await self._body(scope, receive)
+            if body is not None:
+                await self._app(scope, _replaying(body, receive), send_with_headers)
         except Refused as refused:
             await _answer(send_with_headers, refused.status, str(refused))
-            return
-        if body is not None:
-            await self._app(scope, _replaying(body, receive), send_with_headers)
+        finally:
+            self._inside -= 1
 
     def _check(self, scope: Scope) -> None:
+        if self._inside > _TOGETHER:
+            raise Refused(503, f"{_TOGETHER} requests are being answered: ask again in a moment")
         hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
         if self._hosts is not None and (len(hosts) != 1 or _name(hosts[0]) not in self._hosts):
             asked = ", ".join(hosts) or "none"

@@ -12,7 +12,6 @@ from colmrl.serving.desk import Desk
 from colmrl.serving.guard import loopback_names
 
 log = logging.getLogger(__name__)
-_TOGETHER = 32  # connections and requests
 _LAST_WORDS_S = 3  # for what is being answered when it ends
 
 
@@ -53,7 +52,6 @@ def serve(
         access_log=False,
         ws="none",
         server_header=False,
-        limit_concurrency=_TOGETHER,
         timeout_keep_alive=15,
         timeout_graceful_shutdown=_LAST_WORDS_S,
     )

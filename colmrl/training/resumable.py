@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerState
 
 from colmrl.config import Config
+from colmrl.files import writing
 from colmrl.models.weights import read_tensors
 from colmrl.processes import data_worker, on_first, processes, rank, wait
 from colmrl.training.callbacks import Metrics
@@ -95,7 +96,8 @@ class ResumableTrainer(Trainer):
             self.state = TrainerState.load_from_json(f"{resume}/trainer_state.json")
             self._load_from_checkpoint(resume)
         else:
-            self._train_watched(output, resume)
+            with writing(output):
+                self._train_watched(output, resume)
         assert self.model is not None
         check_finite(self.model, self.state.global_step)
         if self.state.global_step < steps:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from urllib.parse import urlsplit
 
 import pytest
 from driving import asked, sent, served
@@ -179,6 +180,43 @@ def test_a_body_without_a_length_is_counted_and_a_slow_one_is_not_waited_for():
     assert guarded([(0, b"12345", True), (0, b"678901", True)]) == ([], 413)
     assert guarded([(0, b"12345", True), (1, b"6", False)]) == ([], 408)
     assert guarded([(0, b"", False)], frozenset({"localhost"})) == ([], 403)  # no host at all
+
+
+def test_connections_that_ask_for_nothing_keep_nobody_out(server):
+    address = urlsplit(server[0])
+    silent = [socket.create_connection((address.hostname, address.port)) for _ in range(80)]
+    for connection in silent[::2]:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: loc")
+    assert asked(server[0], "/api/views")[0] == 200
+    for connection in silent:
+        connection.close()
+
+
+def test_more_requests_at_once_than_are_answered_are_told_so():
+    told = []
+
+    async def ask():
+        full = asyncio.Event()
+
+        async def app(scope, receive, send):
+            await full.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
+        async def receive():
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message):
+            if message["type"] == "http.response.start":
+                told.append(message["status"])
+                full.set()  # the first answer is the refusal
+
+        guard = Guard(app, None, {}, 5)
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+        await asyncio.gather(*(guard(scope, receive, send) for _ in range(65)))
+        await guard(scope, receive, send)
+
+    asyncio.run(ask())
+    assert told == [503] + [200] * 65
 
 
 def test_one_pass_at_a_time_and_none_is_waited_for_for_ever():
