@@ -227,6 +227,27 @@ def test_a_bare_backbone_an_empty_folder_and_none_are_told_apart(tiny, tmp_path)
         read_description(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
         read_description(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"^: not a colmrl checkpoint \(no name\)"):
+        read_description("")
+    (tmp_path / "run" / "checkpoint").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"the run of one: give .*/run/checkpoint$"):
+        read_description(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("reason", "says"),
+    [
+        ("Got: ConnectError: [Errno -2] Name or service not known", "the hub cannot be reached"),
+        ("404 Client Error: Repository Not Found", "the hub does not give it"),
+    ],
+)
+def test_a_hub_that_is_away_and_one_that_lacks_a_model_are_told_apart(monkeypatch, reason, says):
+    def snapshot_download(*_, **__):
+        raise OSError(reason)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    with pytest.raises(InputError, match=f"owner/model: no such folder here, and {says}"):
+        read_description("owner/model")
 
 
 def test_a_hub_id_is_downloaded_without_pickles(dense, monkeypatch):

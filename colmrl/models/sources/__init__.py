@@ -25,10 +25,10 @@ _UNWANTED = ["onnx/*", "openvino/*"]
 def located(name: str | Path) -> Path:
     """The folder of that name, or of the hub's model of that name, downloaded once."""
     path = Path(name)
-    if path.is_dir():
+    if str(name) and path.is_dir():
         return path
     if path.exists() or not _HUB_ID.fullmatch(str(name)):
-        what = "a file" if path.exists() else "no such folder"
+        what = "no name" if not str(name) else "a file" if path.exists() else "no such folder"
         raise InputError(f"{name}: not a colmrl checkpoint ({what}): give a folder, or a hub id (owner/name)")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -37,9 +37,10 @@ def located(name: str | Path) -> Path:
         return Path(snapshot_download(str(name), allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
+        unreached = "ConnectError" in reason or "ConnectTimeout" in reason or "offline" in reason.lower()
+        hub = "the hub cannot be reached" if unreached else "the hub does not give it"
         raise InputError(
-            f"{name}: not a colmrl checkpoint: no such folder here, and the hub does not give it ({reason}): give a "
-            "folder, or a hub id (owner/name)"
+            f"{name}: no such folder here, and {hub} ({reason}): give a folder, or a hub id (owner/name)"
         ) from None
 
 
@@ -49,6 +50,8 @@ def find_source(folder: Path) -> Source:
     for kind in KINDS:
         if source := kind.read(folder):
             return source
+    if (folder / "checkpoint").is_dir():
+        raise InputError(f"{folder}: not a colmrl checkpoint, but the run of one: give {folder / 'checkpoint'}")
     raise InputError(
         f"{folder}: not a colmrl checkpoint (no colmrl.json), nor another model that can be started from (looked for "
         f"{_LOOKED_FOR}): give the OUTPUT/checkpoint of train.py, or a model's folder"
