@@ -82,7 +82,7 @@ def mean_best(queries: Queries, documents: Documents) -> Float[Tensor, "q d"]:
             best = _best(task, lambda low, high: documents.rows(low, high).to(columns.dtype), columns, room)
             scores[:, task.start : task.stop] = some.means(best)
 
-        _spread(run, _tasks(documents.offsets, columns))
+        spread(run, _tasks(documents.offsets, columns))
         return scores
 
     return torch.cat([of_group(some) for some in queries.groups()])
@@ -126,7 +126,7 @@ def _bounded_of_group(queries: Queries, documents: Documents) -> tuple[Tensor, T
         scores[:, task.start : task.stop] = queries.means(best)
         slack[:, task.start : task.stop] = bound * 1.001  # for what fp32 rounds in these lines
 
-    _spread(run, _tasks(documents.offsets, columns))
+    spread(run, _tasks(documents.offsets, columns))
     return scores, slack
 
 
@@ -153,7 +153,7 @@ def _of_pairs(queries: Queries, documents: Documents, wanted: Tensor) -> Tensor:
             document = documents.rows(documents.offsets[j], documents.offsets[j + 1]).to(asked.vectors.dtype)
             scores[which, j] = asked.means((asked.vectors @ document.T).amax(1)[None])[:, 0]
 
-    _spread(run, wanted.any(0).nonzero()[:, 0].split(64))
+    spread(run, wanted.any(0).nonzero()[:, 0].split(64))
     return scores
 
 
@@ -229,7 +229,7 @@ def _best(task: _Task, read: Callable[[int, int], Tensor], columns: Tensor, room
     return best
 
 
-def _spread(run: Callable[[Work], None], work: Iterator[Work] | Sequence[Work]) -> None:
+def spread(run: Callable[[Work], None], work: Iterator[Work] | Sequence[Work]) -> None:
     """Run all work, on as many threads as torch has, each with one torch thread.
 
     torch's number of threads is kept a thread, but a new thread starts with what was last set anywhere; hence it is

@@ -25,6 +25,7 @@ ORDER = [
     "data",
     "coding",
     "kernels",
+    "nearest",
     "scoring",
     "reduction",
     "losses",
