@@ -33,7 +33,7 @@ from colmrl.preparing.amazon import prepare_amazon
 from colmrl.preparing.describe import read_part
 from colmrl.preparing.folder import PreparedFolder
 from colmrl.preparing.pdf import prepare_pdf
-from colmrl.reranking.checkpoint import read_description as read_reranker
+from colmrl.reranking.description import read_description as read_reranker
 from colmrl.reranking.runs import read_run
 from colmrl.scoring import MultiVectors
 from colmrl.search.index_files import read_facts

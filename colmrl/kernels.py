@@ -28,6 +28,7 @@ _TASK_BYTES = 1 << 22  # of best matches, likewise
 _QUERY_VECTORS = 1024  # multiplied at a time
 _COLUMNS = 32  # query vectors are padded to a multiple of it: torch's maximum is slow at other widths
 _BF16_PAYS = 128  # query vectors from which rounding the documents costs less than it saves
+_BF16_WORK = 1 << 24  # multiplications a document, likewise: of a few vectors, scoring some pairs again costs more
 _BF16_ROUNDOFF = 2.0**-8  # relative
 
 Work = TypeVar("Work")
@@ -130,8 +131,10 @@ def _bounded_of_group(queries: Queries, documents: Documents) -> tuple[Tensor, T
     return scores, slack
 
 
-def bf16_pays(queries: Queries) -> bool:
-    return len(queries.vectors) >= _BF16_PAYS and queries.vectors.dtype == torch.float32
+def bf16_pays(queries: Queries, documents: Documents) -> bool:
+    vectors, dim = queries.vectors.shape
+    work = vectors * dim * (documents.offsets[-1] - documents.offsets[0]) / max(1, len(documents))
+    return vectors >= _BF16_PAYS and work >= _BF16_WORK and queries.vectors.dtype == torch.float32
 
 
 def mean_best_of_pairs(queries: Queries, documents: Documents, wanted: Bool[Tensor, "q d"]) -> Float[Tensor, "q d"]:

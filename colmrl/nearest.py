@@ -65,16 +65,22 @@ def pays(queries: int, documents: int, k: int) -> bool:
     return amx and queries >= _FEW_QUERIES and documents >= _SEED and k <= _SEED // _GROUP // 2
 
 
-def nearest(queries: Float[Tensor, "q h"], documents: Halved, k: int) -> Found | None:
-    """Scores and positions of the best `k`, best first; of equal scores the first document. None where it cannot tell:
-    a query whose k-th score is near 0 or below, or that too many documents fit nearly alike. At least `_SEED` of them.
+def nearest(
+    queries: Float[Tensor, "q h"], documents: Halved, k: int, floor: Float[Tensor, " q"] | None = None
+) -> Found | None:
+    """Scores and positions of the best `k`, best first; of equal scores the first document. At least `_SEED` documents.
+    `floor`: scores that are of interest; of lower ones, which documents are left out (position 0, score -inf) is open.
+
+    None where it cannot tell: a query whose k-th score, or floor, is near 0 or below, or that too many documents fit
+    nearly alike.
     """
     size = min(_QUERIES, -(-len(queries) // torch.get_num_threads()))
     parts = list(queries.split(size))
+    floors = [None] * len(parts) if floor is None else list(floor.split(size))
     found: list[Found | None] = [None] * len(parts)
 
     def run(number: int) -> None:
-        found[number] = _nearest(parts[number], documents, k)
+        found[number] = _nearest(parts[number], documents, k, floors[number])
 
     spread(run, range(len(parts)))
     some = [part for part in found if part is not None]
@@ -83,9 +89,9 @@ def nearest(queries: Float[Tensor, "q h"], documents: Halved, k: int) -> Found |
     return torch.cat([scores for scores, _ in some]), torch.cat([positions for _, positions in some])
 
 
-def _nearest(queries: Tensor, documents: Halved, k: int) -> Found | None:
+def _nearest(queries: Tensor, documents: Halved, k: int, floor: Tensor | None) -> Found | None:
     scan = _Scan(queries, documents)
-    lowest = scan.seed(k)
+    lowest = scan.seed(k) if floor is None else scan.reach(floor)
     found: list[Pairs] = []
     kept, look_again = 0, 2 * _SEED
     for end, pairs in scan.reaching(lowest):
@@ -96,7 +102,7 @@ def _nearest(queries: Tensor, documents: Halved, k: int) -> Found | None:
         if end >= look_again or end == len(documents.vectors):
             look_again *= 2
             together = _by_query(found)
-            lowest[:] = scan.lowest(_kth(together, len(queries), k))
+            lowest[:] = lowest.maximum(scan.lowest(_kth(together, len(queries), k)))
             left = together.scores >= lowest.numpy()[together.queries]
             found = [Pairs(*(part[left] for part in together))]
             kept = len(found[0].queries)
@@ -117,7 +123,11 @@ class _Scan:
     def lowest(self, kth: Int[Tensor, " q"]) -> Int[Tensor, " q"]:
         """Of the bits of k-th best scores, those of the lowest that may be among the k best; not above 0: unknown."""
         scores = kth.view(torch.bfloat16).float()
-        lowest = (scores - _OF_OUTPUT * scores - 2 * self._bound) / (1 + _OF_OUTPUT)
+        return self.reach(scores - _OF_OUTPUT * scores - self._bound)
+
+    def reach(self, scores: Float[Tensor, " q"]) -> Int[Tensor, " q"]:
+        """The bits of the lowest score in bf16 that may be so high in fp32."""
+        lowest = (scores - self._bound) / (1 + _OF_OUTPUT)
         return (lowest.contiguous().view(torch.int32) >> 16).to(torch.int16)  # the next bf16 below
 
     def seed(self, k: int) -> Int[Tensor, " q"]:
@@ -168,7 +178,7 @@ def _kth(pairs: Pairs, queries: int, k: int) -> Int[Tensor, " q"]:
 def _rescored(queries: Tensor, vectors: Tensor, pairs: Pairs, k: int) -> Found:
     """In fp32: the best `k` of the pairs."""
     counts, places = _places(pairs.queries, len(queries))
-    most = int(counts.max())
+    most = max(k, int(counts.max()))
     table = np.zeros((len(queries), most), np.int64)
     table[pairs.queries, places] = pairs.documents
     documents = torch.from_numpy(table)

@@ -23,7 +23,7 @@ from colmrl.coding import CodedItems, rows_of
 _BLOCK_BYTES = 1 << 28  # of similarities held at a time on a GPU
 _BACKWARD_BYTES = 1 << 22  # of gradients held at a time: what stays in a cache
 _TOP_BYTES = 1 << 25  # of scores held at a time while only the best are looked for
-_MANY = 4  # documents for each that is looked for: with fewer most would be scored twice
+_MANY = 32  # documents for each that is looked for: with fewer too many would be scored twice
 
 
 @dataclass(frozen=True)
@@ -137,11 +137,11 @@ def maxsim_top(
     the first document. Positions count the documents of all shards. Beside one shard, memory is bounded in bytes.
 
     bf16: documents are scanned in bf16, and all that can be among the best, by what rounding can do to each score, are
-    scored again in fp32: the same documents and scores, in about half the time on a CPU with AMX. Queries of few
-    vectors, where it takes longer, and GPUs are scanned in fp32.
+    scored again in fp32: the same documents and scores, in about half the time on a CPU with AMX. Where it would take
+    longer (few vectors of queries or of documents, few documents beside k), and on GPUs, they are scanned in fp32.
     """
     vectors = queries.vectors
-    halves = precision == "bf16" and not _on_gpu(vectors) and kernels.bf16_pays(_asked(queries))
+    halves = precision == "bf16" and not _on_gpu(vectors)
     scores = vectors.new_empty(len(queries), 0)
     positions = torch.empty(len(queries), 0, dtype=torch.int64, device=vectors.device)
     step, start = max(1, _TOP_BYTES // (len(queries) * vectors.itemsize)), 0
@@ -149,7 +149,8 @@ def maxsim_top(
         for first in range(0, len(shard), step):
             part = shard.slice(first, min(first + step, len(shard)))
             with torch.no_grad():
-                scan = halves and len(part) > _MANY * k
+                scan = halves and start + len(part) > _MANY * k
+                scan = scan and kernels.bf16_pays(_asked(queries), _stretches(part))
                 new = _exact_if_best(queries, part, scores, k) if scan else maxsim(queries, part)
             scores, order = torch.cat([scores, new], 1).sort(dim=1, descending=True, stable=True)
             new_positions = torch.arange(start, start + len(part), device=vectors.device).expand(len(queries), -1)
@@ -163,15 +164,19 @@ def _exact_if_best(
 ) -> Float[Tensor, "q d"]:
     """fp32 scores of at least all documents that are among the best `k` of these and the `best` so far; -inf of others.
 
-    The k best by bf16 first: the k-th of their fp32 scores is one that the others must be able to reach.
+    The k best by bf16 first, of those that can reach the k-th best so far: the k-th of their fp32 scores and of these
+    is one that the others must be able to reach.
     """
     asked, stretches = _asked(queries), _stretches(documents)
     scores, slack = kernels.bounded_mean_best(asked, stretches)
+    most = scores + slack
     first = torch.zeros_like(scores, dtype=torch.bool)
     first.scatter_(1, scores.topk(min(k, len(documents))).indices, True)
+    if best.shape[1] == k:
+        first &= most >= best[:, -1:]
     exact = kernels.mean_best_of_pairs(asked, stretches, first)
     known = torch.cat([best, exact], 1).topk(min(k, best.shape[1] + len(documents))).values
-    others = (scores + slack >= known[:, -1:]) & ~first
+    others = (most >= known[:, -1:]) & ~first
     return torch.maximum(exact, kernels.mean_best_of_pairs(asked, stretches, others))
 
 

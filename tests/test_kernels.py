@@ -55,6 +55,12 @@ def test_how_documents_are_cut_and_queries_grouped_does_not_change_scores(asked,
     assert ((scores - plain_maxsim(queries, documents)).abs() <= slack).all()
 
 
+def always_in_bf16(patch):
+    patch.setattr(kernels, "_BF16_PAYS", 1)
+    patch.setattr(kernels, "_BF16_WORK", 0)
+    patch.setattr("colmrl.scoring._MANY", 0)
+
+
 def threads_of_a_new_thread():
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(torch.get_num_threads).result()
@@ -62,6 +68,7 @@ def threads_of_a_new_thread():
 
 def test_scores_are_the_same_bits_in_every_run_and_on_every_number_of_threads(monkeypatch):
     monkeypatch.setattr(kernels, "_TASK_ROWS", 200)
+    always_in_bf16(monkeypatch)
     generator = torch.Generator().manual_seed(2)
     documents = packed(torch.randint(1, 90, (60,), generator=generator).tolist(), 64)
     queries = packed([24] * 8, 64, seed=1)
@@ -167,7 +174,7 @@ def test_the_bound_of_bf16_holds_where_all_roundings_add_up_and_is_not_far_off()
 
 
 def test_top_k_scanned_in_bf16_is_that_of_fp32_where_scores_are_closer_than_bf16_tells(monkeypatch):
-    monkeypatch.setattr(kernels, "_BF16_PAYS", 1)
+    always_in_bf16(monkeypatch)
     generator = torch.Generator().manual_seed(0)
     queries = packed([6, 3, 8], 64, seed=1)
     base = vectors(8, 64, 7)
@@ -195,15 +202,38 @@ def test_bf16_and_fp32_find_the_same(seed, k, count, shard):
     queries = packed([3, 2], 8, seed + 1)
     shards = [documents.slice(start, min(start + shard, count)) for start in range(0, count, shard)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "_BF16_PAYS", 1)
-        patch.setattr("colmrl.scoring._MANY", 0)
+        always_in_bf16(patch)
         found = [maxsim_top(queries, shards, k, precision) for precision in ("fp32", "bf16")]
     torch.testing.assert_close(found[0][0], found[1][0], rtol=0, atol=1e-6)
     assert torch.equal(found[0][1], found[1][1])
 
 
+def test_once_there_are_best_ones_only_those_that_can_reach_them_are_scored_again(monkeypatch):
+    always_in_bf16(monkeypatch)
+    again, of_pairs = [], kernels.mean_best_of_pairs
+
+    def counted(queries, documents, wanted):
+        again.append(int(wanted.sum()))
+        return of_pairs(queries, documents, wanted)
+
+    monkeypatch.setattr(kernels, "mean_best_of_pairs", counted)
+    queries = packed([4] * 3, 64, seed=1)
+    near = MultiVectors.pack([F.normalize(one + 0.3 * vectors(4, 64, 9), dim=1) for one in queries.unpack()] * 2)
+    far = packed([5] * 40, 64, seed=2)
+    expected = maxsim_top(queries, [near, far, far], 2)
+    found = maxsim_top(queries, [near, far, far], 2, "bf16")
+    assert torch.equal(found[1], expected[1]) and again[0] == 3 * 2 and not any(again[2:])
+
+
+def test_documents_of_few_vectors_are_scanned_in_fp32(monkeypatch):
+    monkeypatch.setattr("colmrl.scoring._exact_if_best", None)
+    maxsim_top(packed([24] * 8, 64, seed=1), [packed([8] * 400, 64)], 2, "bf16")
+    with pytest.raises(TypeError):
+        maxsim_top(packed([24] * 32, 64, seed=1), [packed([400] * 65, 64)], 2, "bf16")
+
+
 def test_of_equal_scores_the_first_document_is_given_also_across_shards(monkeypatch):
-    monkeypatch.setattr(kernels, "_BF16_PAYS", 1)
+    always_in_bf16(monkeypatch)
     one = vectors(4)
     documents, queries = MultiVectors.pack([one, -one, one, one, one]), MultiVectors.pack([one])
     for precision in ("fp32", "bf16"):

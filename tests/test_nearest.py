@@ -42,8 +42,21 @@ def test_the_best_are_those_of_all_scores(small, count, spread, lengths):
     assert all(len(set(row)) == 20 for row in positions.tolist())
 
 
+def test_a_floor_leaves_out_only_what_is_below(small):
+    documents, queries = clustered(1100, 24, 0.7), clustered(120, 24, 0.7)
+    exact = queries.astype(np.float64) @ documents.T.astype(np.float64)
+    best = -np.sort(-exact, axis=1)[:, :20]
+    for rank in (0, 7, 19):
+        floor = torch.from_numpy(best[:, rank]).float()
+        found = nearest(torch.from_numpy(queries), Halved.of(torch.from_numpy(documents)), 20, floor)
+        assert found is not None
+        np.testing.assert_allclose(found[0][:, : rank + 1], best[:, : rank + 1], rtol=1e-5)
+        assert rank == 19 or bool((found[0][:, 19] == -np.inf).any())  # not all were scored
+
+
 def test_of_equal_documents_the_first_come_first(small):
     documents = clustered(700, 24, 0.5)
+    documents /= np.linalg.norm(documents, axis=1, keepdims=True)
     documents[::3] = documents[0]
     found = nearest(torch.from_numpy(documents[:1]), Halved.of(torch.from_numpy(documents)), 100)
     assert found is not None

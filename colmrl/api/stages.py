@@ -6,7 +6,6 @@ from pathlib import Path
 from colmrl.api.stores import Store
 from colmrl.configure import load_config
 from colmrl.encoding import encode as run_encode
-from colmrl.training.run import train as run_train
 from colmrl.view import View, parse_views
 
 
@@ -18,6 +17,8 @@ def train(recipe: str | Path | None, *settings: str, output: str | Path | None =
         settings: "data.path=DIR", "train.epochs=2", …
         output: the run folder; None: the recipe's.
     """
+    from colmrl.training.run import train as run_train  # peft and data sets: seconds that encoding does without
+
     named = [f"output={output}"] if output is not None else []
     return run_train(load_config(recipe, [*named, *settings]))
 

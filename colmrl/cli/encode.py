@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from colmrl.cli.common import SETTINGS, ConfigFile, Overrides, Strict, app, configured, friendly, say_once
+from colmrl.cli.given import check_checkpoint, check_data
 
 encode_app = app("Encode a corpus and its queries into a store that serves every size.")
 
@@ -34,6 +35,8 @@ def encode(
         "data.strict": strict,
     }
     settings = configured(config, overrides, flags)
+    check_checkpoint(checkpoint)
+    check_data(data, settings.data)
     from colmrl.encoding import encode as run
 
     say_once(run(settings, checkpoint, data, out or Path(checkpoint).parent / "store", append))

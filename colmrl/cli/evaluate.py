@@ -18,6 +18,7 @@ from colmrl.cli.common import (
     show_table,
 )
 from colmrl.cli.compare import run as compare_runs
+from colmrl.cli.given import check_checkpoint, check_data, check_store
 from colmrl.cli.mteb import mteb
 
 eval_app = app("Judge a store, a checkpoint, a recipe's untrained model, or rerankers.", FirstIsMeant)
@@ -55,6 +56,11 @@ def evaluate(
         "eval.gpu": gpu,
     }
     settings = configured(config, overrides, flags)
+    if store is not None:
+        check_store(store, views)
+    elif checkpoint is not None:
+        check_checkpoint(checkpoint)
+        check_data(settings.data.eval_path or settings.data.path, settings.data)
     from colmrl.encoding import encode
     from colmrl.evaluation.each_query import write_each
     from colmrl.evaluation.report import table_lines

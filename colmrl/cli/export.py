@@ -34,7 +34,7 @@ def model(
     """
     if yes and push is None:
         raise InputError("--yes: confirms --push REPO, which is not given")
-    from colmrl.reranking.checkpoint import is_checkpoint
+    from colmrl.reranking.description import is_checkpoint
 
     if is_checkpoint(checkpoint):
         if to or head or adapter or license or push:
@@ -45,9 +45,13 @@ def model(
         return
     if to is None:
         raise InputError(f"{checkpoint}: not a reranker: of a retriever name a layout, e.g. --to sentence-transformers")
-    from colmrl.exporting.run import asked_for, export
+    from colmrl.exporting.asked import asked_for, check
 
-    typer.echo(export(checkpoint, asked_for(to, head, adapter, license), out))
+    asked = asked_for(to, head, adapter, license)
+    check(Path(checkpoint), asked)  # before torch is imported
+    from colmrl.exporting.run import export
+
+    typer.echo(export(checkpoint, asked, out))
     if push is not None:
         _push(out, push, yes)
 

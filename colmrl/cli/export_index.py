@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from colmrl.cli.common import Gpu, Overrides, configured, friendly, show_table
+from colmrl.cli.given import check_store
 
 if TYPE_CHECKING:
     from colmrl.database.agreement import Agreement
@@ -28,6 +29,7 @@ def export_index(
     Given again it goes on where it was killed, and brings the collection up to date with the store.
     """
     settings = configured(None, overrides, {"index.gpu": gpu})
+    check_store(store, views)
     from colmrl.database import Address
     from colmrl.database import export_index as run
     from colmrl.errors import InputError

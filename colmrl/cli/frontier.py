@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from colmrl.cli.common import SETTINGS, ConfigFile, Overrides, app, configured, friendly, show_table
+from colmrl.cli.given import check_checkpoint, check_store
 
 frontier_app = app("How good the answers are at how many bytes, and which size to take.")
 
@@ -32,6 +33,10 @@ def frontier(
     if not (checkpoint or store):
         raise InputError("nothing to sweep: give --checkpoint with --data, or --store")
     settings = configured(config, overrides, {"data.eval_path": data, "data.eval_split": split})
+    if checkpoint is not None:
+        check_checkpoint(checkpoint)
+    if store is not None and checkpoint is None:
+        check_store(store)
     from colmrl.evaluation.frontier_report import advice_lines, read_peers, run_frontier
 
     published = read_peers(peers) if peers else []

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from colmrl.cli.common import SETTINGS, ConfigFile, Gpu, Overrides, Seed, app, configured, friendly, show_table
+from colmrl.cli.given import check_store
 
 index_app = app("Index a store for fast search, one folder a view.")
 
@@ -36,6 +37,7 @@ def index(
         "seed": seed,
     }
     settings = configured(config, overrides, flags)
+    check_store(store, view)
     from colmrl.search.building import build_indexes
     from colmrl.search.plan import views_to_index
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from colmrl.cli.common import SETTINGS, ConfigFile, Gpu, Overrides, app, configured, friendly, show_table
+from colmrl.cli.given import check_data, check_store
 
 mine_app = app("Mine hard negatives from a store, and write triples to train on.")
 
@@ -37,6 +38,9 @@ def mine(
         "mine.gpu": gpu,
     }
     settings = configured(config, overrides, flags)
+    check_store(store, settings.mine.view)
+    if data is not None:
+        check_data(data, settings.data)
     from colmrl.mining import mine as run
     from colmrl.mining import read_report, step_lines
     from colmrl.mining.teacher import taught_by

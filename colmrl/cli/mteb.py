@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from colmrl.cli.common import Overrides, configured, friendly, show_table
+from colmrl.cli.given import check_checkpoint
 
 
 @friendly
@@ -31,6 +32,7 @@ def mteb(
     if importlib.util.find_spec("mteb") is None:
         raise InputError('mteb is not installed: pip install "mteb>=2.26"')
     settings = configured(None, overrides, {})
+    check_checkpoint(checkpoint)
     from datasets import disable_progress_bars
 
     from colmrl.evaluation.mteb_meta import default_folder

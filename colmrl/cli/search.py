@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from colmrl.cli.common import SETTINGS, Overrides, app, configured, friendly, show_table
+from colmrl.cli.given import check_checkpoint, check_store
 
 search_app = app("Ask a store for documents, with a text or a picture, and look at what it finds.")
 
@@ -38,6 +39,9 @@ def search(
     if image is not None and not image.is_file():
         raise InputError(f"--image {image}: no such file: give a picture")
     settings = configured(None, overrides, {})
+    check_store(store, view)
+    if checkpoint is not None:
+        check_checkpoint(checkpoint)
     from colmrl.data.media import open_image
     from colmrl.data.records import Query
     from colmrl.showing.answering import answer, write_answer

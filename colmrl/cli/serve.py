@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from colmrl.cli.common import SETTINGS, Overrides, app, configured, friendly
+from colmrl.cli.given import check_checkpoint, check_store
 
 serve_app = app("Search a store from a browser: a page to look at, and the same as JSON.")
 
@@ -26,6 +27,9 @@ def serve(
 ) -> None:
     """Prints the address; Ctrl-C ends it. The API is described in docs/serve.md."""
     settings = configured(None, overrides, {})
+    check_store(store, view)
+    if checkpoint is not None:
+        check_checkpoint(checkpoint)
     from colmrl.errors import InputError
 
     try:

@@ -23,19 +23,17 @@ _AS_IT_IS = ShowConfig()
 
 def read_collection(path: str, data: DataConfig, show: ShowConfig = _AS_IT_IS) -> Collection:
     """The data set at `path` (a folder, a file, or a name of the hub), read as `data` and shown as `show` says."""
-    if not path:
-        raise InputError("data.path: not given: name a folder, a file, or a data set of the hub (docs/data.md)")
     folder = Path(path)
-    if data.format == "video-pairs" and not any(
-        (folder / f).is_file() for f in ("train_data.jsonl", "video_meta.jsonl")
+    if (
+        path
+        and data.format == "video-pairs"
+        and not any((folder / f).is_file() for f in ("train_data.jsonl", "video_meta.jsonl"))
     ):
         log.warning(
             "%s: has neither train_data.jsonl nor video_meta.jsonl: GENERATED sample videos are put there", path
         )
         write_video_sample(folder)
-    if not folder.exists() and not _may_be_of_the_hub(path):
-        raise InputError(f"{path}: no such data set: check data.path (or write one: colmrl prepare sample)")
-    _check_whole(folder)
+    check_place(path)
     kind = data.format or format_of(folder)
     if kind is None and (inside := sorted(folder.glob("*/corpus.jsonl"))):
         raise InputError(f"{path}: holds data sets, is none itself: give {inside[0].parent}")
@@ -56,6 +54,16 @@ def read_collection(path: str, data: DataConfig, show: ShowConfig = _AS_IT_IS) -
             collection = read_tables(path, convention, data.root, data.strict)
     _say(collection.source, collection.notes)
     return collection
+
+
+def check_place(path: str) -> None:
+    """Raise an InputError where there can be no data set, or one that is not whole."""
+    if not path:
+        raise InputError("data.path: not given: name a folder, a file, or a data set of the hub (docs/data.md)")
+    folder = Path(path)
+    if not folder.exists() and not _may_be_of_the_hub(path):
+        raise InputError(f"{path}: no such data set: check data.path (or write one: colmrl prepare sample)")
+    _check_whole(folder)
 
 
 @functools.lru_cache(maxsize=64)  # once a process: every stage reads the data again

@@ -24,7 +24,7 @@ from colmrl.evaluation.mteb_search import StoreSearch
 from colmrl.evaluation.mteb_stores import TaskStores
 from colmrl.evaluation.mteb_ways import Way, parse_way, settings_of
 from colmrl.models.weights import weight_files
-from colmrl.reranking.checkpoint import is_checkpoint, read_description
+from colmrl.reranking.description import is_checkpoint, read_description
 from colmrl.reranking.opening import weights_of
 from colmrl.search.index_files import read_facts
 

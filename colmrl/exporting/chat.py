@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from colmrl.errors import InputError
-from colmrl.exporting.plain import prompts_around
+from colmrl.exporting.prompts import prompts_around
 from colmrl.models.retriever import Description
 
 _HERE = "HERE-IT-STANDS"  # in no template

@@ -14,28 +14,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import pad
 
-from colmrl.errors import InputError
+from colmrl.exporting.asked import CLASSES
 from colmrl.exporting.chat import chat_template
 from colmrl.exporting.plain import Plain, write_json
 from colmrl.models.weights import read_tensors
 
-# family: model, processor, width of the projection
-CLASSES = {
-    "qwen2_vl": ("ColQwen2", "ColQwen2Processor", 128),
-    "qwen2_5_vl": ("ColQwen2_5", "ColQwen2_5_Processor", 128),
-    "qwen3_vl": ("ColQwen3", "ColQwen3Processor", 320),
-}
-
 
 def write_colpali(out: Path, plain: Plain, adapter: Path | None) -> None:
     """`adapter`: the checkpoint's adapter folder, to write the pair."""
-    if plain.family not in CLASSES:
-        raise InputError(f"--to colpali-engine: {plain.family}: is none of {', '.join(CLASSES)}, whose classes it has")
-    if plain.multi is None:
-        raise InputError("--to colpali-engine: the checkpoint has no multi head, which is what it loads")
+    assert plain.multi is not None
     name, _, width = CLASSES[plain.family]
-    if len(plain.multi) > width:
-        raise InputError(f"multi.dims: {len(plain.multi)}: {name} has {width} at most: train with fewer")
     template = chat_template(plain.processor, plain.description)
     projection = {
         "custom_text_proj.weight": pad(plain.multi, (0, 0, 0, width - len(plain.multi))),

@@ -16,8 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from colmrl.errors import InputError
-from colmrl.exporting.plain import Plain, prompts_around
+from colmrl.exporting.plain import Plain
 from colmrl.models.heads import pool
 
 _INPUTS = ("input_ids", "attention_mask")
@@ -40,15 +39,6 @@ class Embedder(nn.Module):
 
 
 def write_onnx(out: Path, plain: Plain) -> None:
-    if plain.sees_pictures:
-        raise InputError(f"--to onnx: {plain.family} sees pictures: the graph is of text models alone")
-    if not plain.has_single:
-        raise InputError("--to onnx: the checkpoint has no single head, which is what is exported")
-    prompts_around(plain.description)
-    try:
-        import onnxscript  # noqa: F401
-    except ImportError:
-        raise InputError("--to onnx: needs onnxscript: pip install colmrl[onnx]") from None
     example = plain.tokenizer(["one text", "and another one"], padding=True, return_tensors="pt")
     sizes = {name: {0: "batch", 1: "tokens"} for name in _INPUTS}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)

@@ -7,7 +7,7 @@ values that its 4 bits stand for; 8-bit layers (LLM.int8()) also round their inp
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers.utils.hub import cached_file
 
-from colmrl.errors import InputError
+from colmrl.exporting.asked import check_settings
 from colmrl.models.backbone import Backbone, no_bars
 from colmrl.models.retriever import Description, Retriever, read_description
 
@@ -91,27 +91,6 @@ def load_plain(checkpoint: str | Path) -> Plain:
     )
 
 
-# What the layouts take over, or what is of training and of search alone.
-_TAKEN = {
-    "model": {"backbone", "tuning", "dtype", "attention", "quantization", "padding_side", "query_prompt"}
-    | {"document_prompt", "document_fields", "max_query_tokens", "max_document_tokens", "max_pixels"},
-    "single": {"dims", "pooling", "projection", "temperature"},
-    "multi": {"dims", "budgets", "projection", "position_weight", "temperature"},
-}
-
-
-def check_settings(description: Description) -> None:
-    """Raise an InputError where a setting changes vectors and no layout is known to take it over."""
-    for section, taken in _TAKEN.items():
-        settings = getattr(description, section)
-        plain = type(settings)()
-        for name in (field.name for field in fields(settings) if field.name not in taken):
-            if getattr(settings, name) != getattr(plain, name):
-                raise InputError(
-                    f"{section}.{name}: {getattr(settings, name)!r}: no layout is known to take it over: not exported"
-                )
-
-
 def _dequantise(retriever: Retriever, checkpoint: Path) -> None:
     """Merged into 4 bits, LoRA would be rounded to 4 bits: the base is opened once more, and dequantised first."""
     model = retriever.description.model
@@ -148,32 +127,6 @@ def copy_video_settings(source: str, out: Path) -> None:
     """Of the base's processor: ours has no such part, and a library that has wants it."""
     if video := cached_file(source, _VIDEO, _raise_exceptions_for_missing_entries=False):
         shutil.copy(video, out / _VIDEO)
-
-
-def prompts_around(description: Description) -> dict[str, tuple[str, str]]:
-    """What the prompts of queries and documents say before and after a record's text."""
-    around = {}
-    for role in ("query", "document"):
-        prompt = getattr(description.model, f"{role}_prompt")
-        if prompt.count("{text}") != 1:
-            raise InputError(
-                f"model.{role}_prompt: {prompt!r}: has {{text}} not once: such a prompt cannot be exported"
-            )
-        before, _, after = prompt.partition("{text}")
-        around[role] = before, after
-    return around
-
-
-def prompts_before(description: Description, tool: str) -> dict[str, str]:
-    """The same for a tool that can only put something before a text."""
-    around = prompts_around(description)
-    for role, (_, after) in around.items():
-        if after:
-            raise InputError(
-                f"model.{role}_prompt: {after!r} follows the text: {tool} can only put something before it: "
-                "use --to transformers, or train with {text} last"
-            )
-    return {role: before for role, (before, _) in around.items()}
 
 
 def write_json(path: Path, content: object) -> None:

@@ -6,15 +6,12 @@ ColBERT's own habits are switched off, as our models are trained without them: m
 
 from pathlib import Path
 
-from colmrl.errors import InputError
-from colmrl.exporting.plain import Plain, module, prompts_before, save_dense, write_json
+from colmrl.exporting.plain import Plain, module, save_dense, write_json
+from colmrl.exporting.prompts import prompts_before
 
 
 def write_pylate(out: Path, plain: Plain) -> None:
-    if plain.sees_pictures:
-        raise InputError(f"--to pylate: {plain.family} sees pictures, and PyLate reads text: use sentence-transformers")
-    if plain.multi is None:
-        raise InputError("--to pylate: the checkpoint has no multi head, which is what PyLate loads")
+    assert plain.multi is not None
     model = plain.description.model
     prompts = prompts_before(plain.description, "PyLate")
     plain.save_model(out)

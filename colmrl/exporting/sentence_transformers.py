@@ -24,7 +24,8 @@ from typing import Any
 from torch import Tensor
 
 from colmrl.exporting.chat import chat_template
-from colmrl.exporting.plain import Plain, module, prompts_around, prompts_before, save_dense, write_json
+from colmrl.exporting.plain import Plain, module, save_dense, write_json
+from colmrl.exporting.prompts import prompts_around, prompts_before
 
 POOLING = {"mean": "mean", "last": "lasttoken", "cls": "cls"}
 

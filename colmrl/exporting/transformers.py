@@ -10,12 +10,11 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from colmrl.exporting.chat import chat_template
-from colmrl.exporting.plain import Plain, prompts_around, write_json
+from colmrl.exporting.plain import Plain, write_json
 
 
 def write_transformers(out: Path, plain: Plain, adapter: Path | None) -> None:
     """`adapter`: the checkpoint's adapter folder, to keep it."""
-    prompts_around(plain.description)
     if adapter is None:
         plain.save_model(out)
     else:

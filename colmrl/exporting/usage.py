@@ -1,7 +1,8 @@
 """Code for a model card that opens a folder with each library. What stands here is run by the tests, from the card."""
 
-from colmrl.exporting.colpali import CLASSES
-from colmrl.exporting.plain import Plain, prompts_around
+from colmrl.exporting.asked import CLASSES
+from colmrl.exporting.plain import Plain
+from colmrl.exporting.prompts import prompts_around
 
 _TEXTS = '["Wool keeps warm when it is wet.", "The mill was built in 1911."]'
 _QUESTION = '["What keeps warm?"]'

@@ -11,13 +11,11 @@ One folder holds one head.
 """
 
 from pathlib import Path
-from typing import Literal
 
-from colmrl.errors import InputError
+from colmrl.exporting.asked import COLUMNS, Head
 from colmrl.exporting.chat import chat_template
-from colmrl.exporting.plain import Plain, module, prompts_before, save_dense, write_json
-
-Head = Literal["single", "multi"]
+from colmrl.exporting.plain import Plain, module, save_dense, write_json
+from colmrl.exporting.prompts import prompts_before
 
 # family: the class that writes, and what it puts before a backbone's own names
 _WRITING = {
@@ -28,31 +26,10 @@ _WRITING = {
     "qwen3": ("Qwen3ForCausalLM", "model."),
     "bert": ("BertModel", ""),
 }
-# family: the class, its prefix, and what it calls the projection
-_COLUMNS = {
-    "qwen3_vl": ("ColQwen3", "model.", "custom_text_proj.weight"),
-    "bert": ("HF_ColBERT", "bert.", "linear.weight"),
-}
 _POOLING = {"mean": "mean_tokens", "last": "lasttoken", "cls": "cls_token"}
 
 
-def head_of(plain: Plain, asked: Head | None) -> Head:
-    """The head that is exported: the one that is asked for, or the only one."""
-    there: list[tuple[Head, bool]] = [("single", plain.has_single), ("multi", plain.multi is not None)]
-    heads: list[Head] = [head for head, has in there if has]
-    if asked is None and len(heads) > 1:
-        raise InputError("--to vllm: one folder serves one head: give --head single or --head multi")
-    if asked is not None and asked not in heads:
-        raise InputError(f"--head {asked}: the checkpoint has the {heads[0]} head alone")
-    return asked if asked is not None else heads[0]
-
-
 def write_vllm(out: Path, plain: Plain, head: Head) -> None:
-    if plain.sees_pictures and plain.description.model.attention == "bidirectional":
-        raise InputError(
-            f"model.attention: bidirectional: vLLM has causal attention alone for {plain.family}: use "
-            "sentence-transformers"
-        )
     if head == "single":
         _write_single(out, plain)
     else:
@@ -85,13 +62,8 @@ def _write_single(out: Path, plain: Plain) -> None:
 
 
 def _write_multi(out: Path, plain: Plain) -> None:
-    if plain.family not in _COLUMNS:
-        raise InputError(
-            f"--head multi: vLLM has a class with multi-vectors for {', '.join(_COLUMNS)}, and none for "
-            f"{plain.family}: use sentence-transformers"
-        )
     assert plain.multi is not None
-    architecture, prefix, name = _COLUMNS[plain.family]
+    architecture, prefix, name = COLUMNS[plain.family]
     plain.save_as(out, architecture, prefix, {name: plain.multi}, tie_word_embeddings=True, dim=len(plain.multi))
 
 

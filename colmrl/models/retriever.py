@@ -30,6 +30,7 @@ from colmrl.models.heads import MultiHead, SingleHead
 from colmrl.models.inputs import InputBuilder
 from colmrl.models.processors import processor_of
 from colmrl.models.sources import find_source, located
+from colmrl.models.sources import read_description as read_description
 from colmrl.models.sources.source import Source
 from colmrl.models.weights import files_said, read_tensors, weights_fingerprint
 from colmrl.scoring import MultiVectors
@@ -190,12 +191,6 @@ class Retriever(nn.Module):
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
-
-
-def read_description(folder: str | Path) -> Description:
-    """What a checkpoint is: ours, or another library's, read as what it is. Raises InputError where it is none."""
-    folder = located(folder)
-    return read_own(folder) if is_own(folder) else find_source(folder).description
 
 
 def read_processor(folder: str | Path) -> Any:

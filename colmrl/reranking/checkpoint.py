@@ -8,44 +8,21 @@ processor/               tokenizer, image processor, chat template
 
 import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 from safetensors.torch import save_file
 from torch import nn
 
-from colmrl.config import Config, LoraConfig, ModelConfig, RerankConfig, ShowConfig
+from colmrl.config import Config
 from colmrl.errors import InputError
 from colmrl.models.attention import AttentionKernel
 from colmrl.models.backbone import family_of, load_processor, no_bars
 from colmrl.models.language import LanguageModel
 from colmrl.models.weights import weights_fingerprint
-
-FORMAT = 1
-
-
-@dataclass(frozen=True)
-class RerankerDescription:
-    """What `reranker.json` says."""
-
-    task: Literal["pointwise", "listwise"]
-    model: ModelConfig
-    lora: LoraConfig
-    rerank: RerankConfig
-    show: ShowConfig
-    backbone_fingerprint: str | None = None  # of the base weights, where the folder does not hold them
-    format: int = FORMAT
-
-    @property
-    def writes(self) -> bool:
-        """Whether it answers with the language-model head."""
-        return self.task == "listwise" or self.rerank.score == "yes_no"
-
-
-_DESCRIPTION = TypeAdapter(RerankerDescription)
+from colmrl.reranking.description import RerankerDescription, write_description
 
 
 def describe(config: Config) -> RerankerDescription:
@@ -55,25 +32,6 @@ def describe(config: Config) -> RerankerDescription:
     model = replace(config.model, backbone=str(source.resolve())) if source.is_dir() else config.model
     fingerprint = None if model.tuning == "full" else weights_fingerprint(model.backbone)
     return RerankerDescription(config.task, model, config.lora, config.rerank, config.show, fingerprint)
-
-
-def is_checkpoint(folder: str | Path) -> bool:
-    return (Path(folder) / "reranker.json").is_file()
-
-
-def read_description(folder: Path) -> RerankerDescription:
-    """`reranker.json` of a checkpoint, checked."""
-    path = folder / "reranker.json"
-    if not path.is_file():
-        raise InputError(f"{folder}: not a reranker (no reranker.json): give the OUTPUT/checkpoint of train.py")
-    try:
-        description = _DESCRIPTION.validate_json(path.read_bytes())
-    except ValueError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: cannot be read: {reason}: write the checkpoint again") from None
-    if description.format != FORMAT:
-        raise InputError(f"{path}: format: {description.format} is not {FORMAT}: use the colmrl that wrote it")
-    return description
 
 
 def create_language_model(config: Config, description: RerankerDescription) -> tuple[LanguageModel, Any]:
@@ -150,7 +108,6 @@ def save_checkpoint(
         save_file(weights, partial / "classifier.safetensors")
     processor.save_pretrained(partial / "processor")
     (partial / "processor" / "config.json").write_text(json.dumps({"model_type": language.family}))
-    content = _DESCRIPTION.dump_python(description, mode="json")
-    (partial / "reranker.json").write_text(json.dumps(content, indent=2))
+    write_description(partial, description)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

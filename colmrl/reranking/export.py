@@ -17,7 +17,7 @@ from transformers.utils.hub import cached_file
 from colmrl.errors import InputError
 from colmrl.files import new_folder
 from colmrl.models.backbone import no_bars
-from colmrl.reranking.checkpoint import read_description
+from colmrl.reranking.description import read_description
 from colmrl.reranking.pointwise import PointwiseModel
 
 _TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"

@@ -8,7 +8,7 @@ from pathlib import Path
 from colmrl.config import Config, ShowConfig
 from colmrl.errors import InputError
 from colmrl.models.retriever import fingerprint
-from colmrl.reranking.checkpoint import is_checkpoint, read_description
+from colmrl.reranking.description import is_checkpoint, read_description
 from colmrl.reranking.reranker import OF_USE, Reranker, open_reranker
 from colmrl.reranking.stored import StoreReranker, is_store
 from colmrl.runtime import use_torch

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from colmrl.config import RerankConfig
 from colmrl.data.records import Document, Query
 from colmrl.models.attention import AttentionKernel
-from colmrl.reranking.checkpoint import is_checkpoint, read_description
+from colmrl.reranking.description import is_checkpoint, read_description
 
 # What a checkpoint's settings of use may be replaced by; the others are part of what was trained.
 OF_USE = ("permutations", "stride", "candidates", "batch_size")

@@ -11,7 +11,7 @@ Found = tuple[Float[np.ndarray, "q k"], Int[np.ndarray, "q k"]]  # falling score
 
 
 class Best:
-    """The `k` best documents so far of each of `queries`."""
+    """The `k` best documents so far of each of `queries`; of equal scores the one that was added first."""
 
     def __init__(self, queries: int, k: int, device: str = "cpu"):
         self._k = k
@@ -23,8 +23,13 @@ class Best:
             torch.cat([self._scores, scores], 1),
             torch.cat([self._positions, positions.expand(len(scores), -1)], 1),
         )
-        self._scores, order = scores.topk(min(self._k, scores.shape[1]), dim=1)
-        self._positions = positions.gather(1, order)
+        scores, order = scores.sort(dim=1, descending=True, stable=True)
+        self._scores = scores[:, : self._k]
+        self._positions = positions.gather(1, order[:, : self._k])
+
+    def floor(self) -> Float[Tensor, " q"] | None:
+        """What another document has to reach; None while there are fewer than `k`."""
+        return self._scores[:, -1] if self._scores.shape[1] == self._k else None
 
     def found(self) -> Found:
         positions = self._positions.masked_fill(self._scores == float("-inf"), -1)

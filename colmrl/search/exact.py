@@ -1,14 +1,16 @@
 """Exact search over a whole store: FAISS Flat (arXiv:2401.08281) for single vectors, MaxSim for multi-vectors.
 
-Letters: q queries, k ranks.
+Letters: q queries, n documents of a block, h dims, k ranks.
 """
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import faiss
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from colmrl.nearest import Halved, nearest, pays
 from colmrl.scoring import maxsim_top
@@ -18,72 +20,74 @@ from colmrl.store import EmbeddingStore
 from colmrl.view import View
 
 HELD_BYTES = 1 << 33  # of single vectors kept in memory between searches; more are read from the store each time
-_READ_BYTES = 1 << 28  # of single vectors scanned at a time, where they are not kept
+_MANY = 512  # queries at once, beside whose products reading all vectors anew costs next to nothing
+_BLOCK_BYTES = 1 << 26  # of vectors that are read at a time
 _GPU_MOST = 2048  # ranks that faiss gives on a GPU
 
 
 class ExactSingle:
-    """Inner products with all documents; on all GPUs where `gpu` is set and faiss sees any."""
+    """Inner products with all documents; on all GPUs where `gpu` is set and faiss sees any.
+
+    Vectors are read from the store a block at a time, so that memory does not grow with it. Where few queries come
+    again and again, as people's do, they are held in memory, `HELD_BYTES` of them at most.
+    """
 
     def __init__(self, documents: EmbeddingStore, view: View, gpu: bool):
-        self._documents, self._view, self._scan = documents, view, Scan()
+        self._documents, self._view = documents, view
         documents.array_of(view)
         self._gpu = gpu and bool(faiss.get_num_gpus())
-        self._held: np.ndarray | None = None
-        if len(documents) * view.dim * 4 <= HELD_BYTES:
-            self._held = np.empty((len(documents), view.dim), np.float32)
-            start = 0
-            for block in documents.single(view):
-                self._held[start : start + len(block)] = block
-                start += len(block)
-        self._on_gpu: Any = None
-        if self._gpu and self._held is not None:
-            index = faiss.IndexFlatIP(view.dim)
-            index.add(self._held)
-            self._on_gpu = faiss.index_cpu_to_all_gpus(index)
+        self._fits = len(documents) * view.dim * 4 <= HELD_BYTES
+        self._few = 0  # how often few were asked
 
     def find(self, asked: Asked, k: int) -> Found:
         queries, k = asked.single_at(self._view), min(k, len(self._documents))
-        if self._on_gpu is not None and k <= _GPU_MOST:
-            return self._on_gpu.search(queries, k)
-        if self._held is not None:
-            return self._scan.best(queries, self._held, k, again=True)
-        best, start = Best(len(asked), k), 0
-        for block in _together(self._documents.single(self._view), _READ_BYTES):
-            scores, positions = self._scan.best(queries, block, min(k, len(block)))
+        self._few += len(queries) < _MANY
+        if self._fits and (self._gpu or self._few > 1):
+            return (self._on_gpu if self._gpu and k <= _GPU_MOST else self._held).search(queries, k)
+        best, start = Best(len(queries), k), 0
+        for block in self._blocks():
+            scores, positions = _scanned(queries, block, min(k, len(block)), best.floor())
             best.add(torch.from_numpy(scores), torch.from_numpy(positions + start))
             start += len(block)
         return best.found()
 
+    @cached_property
+    def _held(self) -> Any:
+        index = faiss.IndexFlatIP(self._view.dim)
+        for block in self._documents.single(self._view):
+            index.add(np.ascontiguousarray(block))
+        return index
 
-class Scan:
-    """A scan on the CPU: by FAISS in fp32, or, where that is sooner, in bf16 with the same result."""
+    @cached_property
+    def _on_gpu(self) -> Any:
+        return faiss.index_cpu_to_all_gpus(self._held)
 
-    def __init__(self) -> None:
-        self._halved: Halved | None = None
+    def _blocks(self) -> Iterator[Float[np.ndarray, "n h"]]:
+        """Shards, as many at a time as fit into a block, which is filled anew each time."""
+        most, used = max(1, _BLOCK_BYTES // (4 * self._view.dim)), 0
+        block = np.empty((most, self._view.dim), dtype=np.float32)
+        for shard in self._documents.single(self._view):
+            if used and used + len(shard) > most:
+                yield block[:used]
+                used = 0
+            if len(shard) > most:
+                yield np.ascontiguousarray(shard)
+                continue
+            block[used : used + len(shard)] = shard
+            used += len(shard)
+        if used:
+            yield block[:used]
 
-    def best(self, queries: np.ndarray, documents: np.ndarray, k: int, again: bool = False) -> Found:
-        """`again`: the same documents are scanned each time."""
-        if pays(len(queries), len(documents), k):
-            halved = self._halved or Halved.of(torch.from_numpy(documents))
-            self._halved = halved if again else None
-            found = nearest(torch.from_numpy(queries), halved, k)
-            if found is not None:
-                return found[0].numpy(), found[1].numpy()
-        return faiss.knn(queries, documents, k, faiss.METRIC_INNER_PRODUCT)
 
-
-def _together(blocks: Iterator[np.ndarray], most_bytes: int) -> Iterator[np.ndarray]:
-    """Small ones as one."""
-    some, held = [], 0
-    for block in blocks:
-        some.append(block)
-        held += block.nbytes
-        if held >= most_bytes:
-            yield np.concatenate(some)
-            some, held = [], 0
-    if some:
-        yield np.concatenate(some)
+def _scanned(
+    queries: Float[np.ndarray, "q h"], block: Float[np.ndarray, "n h"], k: int, floor: Float[torch.Tensor, " q"] | None
+) -> Found:
+    """By FAISS in fp32, or in bf16 where that gives the same sooner. `floor`: as in `nearest`."""
+    if pays(len(queries), len(block), k):
+        found = nearest(torch.from_numpy(queries), Halved.of(torch.from_numpy(block)), k, floor)
+        if found is not None:
+            return found[0].numpy(), found[1].numpy()
+    return faiss.knn(queries, block, k, faiss.METRIC_INNER_PRODUCT)
 
 
 class ExactMulti:

@@ -10,11 +10,18 @@
     multi-x16-binary-00000.npy …    the same in bits, eight dims a byte
 
 Files are written under a temporary name, fsynced, renamed: what exists is whole. Everything is memory-mapped.
+
+What reads and writes vectors is imported when it is first asked for: a manifest is read without torch.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from colmrl.store.manifest import ArraySpec, Kind, Manifest, arrays_for, read_manifest
-from colmrl.store.reader import EmbeddingStore, check_same_data
-from colmrl.store.writer import StoreWriter, begin, remove
+
+if TYPE_CHECKING:
+    from colmrl.store.reader import EmbeddingStore, check_same_data
+    from colmrl.store.writer import StoreWriter, begin, remove
 
 __all__ = [
     "ArraySpec",
@@ -28,3 +35,12 @@ __all__ = [
     "read_manifest",
     "remove",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    match name:
+        case "EmbeddingStore" | "check_same_data":
+            return getattr(import_module("colmrl.store.reader"), name)
+        case "StoreWriter" | "begin" | "remove":
+            return getattr(import_module("colmrl.store.writer"), name)
+    raise AttributeError(f"module 'colmrl.store' has no attribute {name!r}")

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from colmrl.errors import InputError
+from colmrl.models.description import Description, is_own, read_own
 from colmrl.models.sources import bare, colpali, instructed, sentence_transformers
 from colmrl.models.sources.source import Source, refuse_remote_code
 
@@ -56,3 +57,9 @@ def find_source(folder: Path) -> Source:
         f"{folder}: not a colmrl checkpoint (no colmrl.json), nor another model that can be started from (looked for "
         f"{_LOOKED_FOR}): give the OUTPUT/checkpoint of train.py, or a model's folder"
     )
+
+
+def read_description(folder: str | Path) -> Description:
+    """What a checkpoint is: ours, or another library's, read as what it is. Raises InputError where it is none."""
+    folder = located(folder)
+    return read_own(folder) if is_own(folder) else find_source(folder).description

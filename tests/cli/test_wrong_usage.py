@@ -1,0 +1,88 @@
+"""What is given wrongly is said before anything heavy is imported, in the words of the work itself."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from colmrl.configure import load_config
+from colmrl.encoding import encode
+from colmrl.errors import InputError
+from colmrl.evaluation.run import open_task
+from colmrl.exporting.run import Asked, export
+from colmrl.mining import mine
+from colmrl.models.retriever import Retriever
+
+ROOT = Path(__file__).parent.parent.parent
+HEAVY = ("torch", "transformers", "faiss", "numpy", "mteb")
+CODE = """
+import json, sys
+from typer.testing import CliRunner
+from colmrl.cli.main import main_app
+said = []
+for arguments in json.loads(sys.argv[1]):
+    done = CliRunner().invoke(main_app, arguments)
+    assert done.exit_code == 2, (arguments, done.output, done.exception)
+    said.append(done.output.strip())
+print(json.dumps([said, [name for name in json.loads(sys.argv[2]) if name in sys.modules]]))
+"""
+
+
+@pytest.fixture(scope="module")
+def sees(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sees")
+    Retriever.create(load_config(None, [f"model.backbone={tiny('internvl')}"])).save(folder / "c")
+    return folder / "c"
+
+
+def said_by(*calls):
+    command = [sys.executable, "-c", CODE, json.dumps(calls), json.dumps(HEAVY)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said, heavy = json.loads(done.stdout)
+    assert not heavy
+    return said
+
+
+def test_what_is_wrong_is_said_without_a_heavy_library_and_as_the_work_would(sees, tmp_path):
+    nowhere, out, settings = str(tmp_path / "nowhere"), tmp_path / "out", load_config(None, [])
+    wrong = {
+        ("encode", "--checkpoint", nowhere, "--data", nowhere): lambda: encode(settings, nowhere, nowhere, out),
+        ("encode", "--checkpoint", str(sees), "--data", nowhere): lambda: encode(settings, sees, nowhere, out),
+        ("mine", "--store", nowhere): lambda: mine(settings, nowhere, out),
+        ("eval", "--store", nowhere): lambda: open_task(settings, nowhere),
+    }
+    for to, head in (("pylate", None), ("colpali-engine", None), ("onnx", None), ("vllm", "multi"), ("vllm", None)):
+        more = ("--head", head) if head else ()
+        asked = Asked(to, head)
+        wrong["export", str(sees), "--to", to, *more, "--out", str(out)] = lambda asked=asked: export(sees, asked, out)
+    for line, work in zip(said_by(*wrong), wrong.values(), strict=True):
+        with pytest.raises(InputError) as error:
+            work()
+        assert line == f"error: {error.value}"
+    assert not out.exists()
+
+
+def test_a_view_that_was_not_trained_is_said_without_a_heavy_library(store):
+    calls = [
+        ("index", "--store", str(store), "--view", "single@5"),
+        ("search", "--store", str(store), "--query", "a circle", "--view", "single@32/5+multi@5"),
+        ("mine", "--store", str(store), "--view", "nonsense"),
+    ]
+    single, multi, nonsense = said_by(*calls)
+    assert "'single@5' was not trained" in single and "'multi@5' was not trained" in multi
+    assert "view 'nonsense': not of the form" in nonsense
+
+
+def test_the_benchmark_says_how_long_a_command_takes(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    startup = importlib.import_module("startup")
+    start = startup.Start("help", "colmrl", "0", "--version", (sys.executable, "--version"), 0, True)
+    wrong = startup.Start("help", "colmrl", "0", "--no", (sys.executable, "-c", "raise SystemExit(3)"))
+    [row] = startup.table({start: [startup.run(start)]})
+    assert row["ratio"] == 1 and 0 < row["median_s"] < 1 and row["reached"] and row["peak_mib"] > 1
+    with pytest.raises(SystemExit, match="ended with 3"):
+        startup.run(wrong)
