@@ -90,7 +90,7 @@ def test_an_error_in_a_thread_is_raised_and_the_number_of_threads_is_put_back():
     torch.set_num_threads(2)
     try:
         with pytest.raises(ZeroDivisionError):
-            kernels._spread(lambda n: 1 // n, [1, 0])
+            kernels.spread(lambda n: 1 // n, [1, 0])
         assert torch.get_num_threads() == threads_of_a_new_thread() == 2
     finally:
         torch.set_num_threads(before)
