@@ -66,13 +66,21 @@ def prompts(model: Retriever, page: str) -> dict[str, Any]:
 
 
 def write_model(out: Path, family: str) -> None:
-    """Tiny, save that BERT is as large as MiniLM-L6; without dropout."""
+    """Tiny, save that BERT is as large as MiniLM-L6; without dropout.
+
+    The padding token's embedding is drawn like the others: where it is zero, colpali-engine divides zero by zero.
+    """
     write_tiny_model(family, out)
     if family == "bert":
         sizes = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
         dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
         torch.manual_seed(0)
-        AutoModel.from_config(AutoConfig.from_pretrained(out, **sizes, **dropout)).save_pretrained(out)
+        model = AutoModel.from_config(AutoConfig.from_pretrained(out, **sizes, **dropout))
+    else:
+        model = AutoModel.from_pretrained(out)
+        embeddings = model.get_input_embeddings().weight.data
+        embeddings[model.config.get_text_config().pad_token_id].normal_(std=float(embeddings.std()))
+    model.save_pretrained(out)
 
 
 def write_pages(out: Path, pairs: int, seed: int = 0) -> None:
