@@ -8,7 +8,7 @@ added to theirs. Full fine-tuning in fp32 on one thread, dropout off. Every tool
 
     pages, multi    tiny Qwen2.5-VL (Pages), one 128-d vector a token
     pages, single   the same, single@128, 64, 32, 16 (MatryoshkaLoss)
-    texts, single   BERT as wide and deep as MiniLM-L6, texts of 8 to 250 words, single@384, 128, 64
+    texts, single   BERT as wide and deep as MiniLM-L6, texts of 8 to 160 words, single@384, 128, 64
 
 Each run in a process of its own, tools taken in turn. CPU seconds: a step (its batch is there), an epoch with loading
 batches (warm, and the first, with what a tool does once), medians over the runs; peak memory beyond what the process
@@ -35,12 +35,12 @@ from train_cases import prepare
 from colmrl import provenance
 
 CASES: dict[str, dict[str, Any]] = {
-    "pages, multi": {"family": "qwen2_5_vl", "head": "multi", "dims": [128], "batch": 16, "pairs": 96},
-    "pages, single": {"family": "qwen2_5_vl", "head": "single", "dims": [128, 64, 32, 16], "batch": 16, "pairs": 96},
-    "texts, single": {"family": "bert", "head": "single", "dims": [384, 128, 64], "batch": 16, "pairs": 96},
+    "pages, multi": {"family": "qwen2_5_vl", "head": "multi", "dims": [128], "batch": 16, "pairs": 64},
+    "pages, single": {"family": "qwen2_5_vl", "head": "single", "dims": [128, 64, 32, 16], "batch": 16, "pairs": 64},
+    "texts, single": {"family": "bert", "head": "single", "dims": [384, 128, 64], "batch": 16, "pairs": 64},
 }
 TOOLS = {"single": ("colmrl", "sentence-transformers"), "multi": ("colmrl", "sentence-transformers", "colpali-engine")}
-EPOCHS = 3
+EPOCHS = 2
 NUMBERS = ("step_s", "epoch_s", "first_epoch_s", "peak_mib")
 
 

@@ -21,7 +21,7 @@ from colmrl.training.resumable import batches_of
 
 TEMPERATURE, LEARNING_RATE = 0.05, 1e-4
 SIDES, PIXELS = (112, 224), 160**2  # of a page; at most so many are seen, in patches of 8 pixels, 4 a token
-WORDS, QUERY_WORDS = (8, 250), (4, 12)  # of a text
+WORDS, QUERY_WORDS = (8, 160), (4, 12)  # of a text
 _MARK = "QUERY"
 
 
