@@ -25,6 +25,7 @@ from colmrl.errors import InputError
 from colmrl.models.attention import AttentionKernel, check_kernel, set_attention
 from colmrl.models.families import family_of as family_of
 from colmrl.models.families import how_to_read
+from colmrl.models.packed_vision import speed_up_vision
 from colmrl.models.positions import Grid
 from colmrl.models.quantization import keep_unpacked, quantization_config
 from colmrl.models.quiet import no_bars as no_bars
@@ -183,6 +184,7 @@ class Backbone(nn.Module):
         if "key_mapping" in options:  # which transformers would undo in what is saved of the model
             model._weight_conversions = None  # pyright: ignore[reportPrivateUsage]
         set_attention(model, config.attention)
+        speed_up_vision(model)
         keep_unpacked(model)
         backbone = cls(model)
         backbone.counts_visual = config.positions == "text"
