@@ -4,10 +4,10 @@
 
 Same random weights (ours, exported for each), same pairs in the same order, same batch, optimiser, schedule, and loss:
 InfoNCE in both directions (at every dim of a single head), which both multi-vector libraries have in one; the other is
-added to theirs. Full fine-tuning in fp32 on one thread, dropout off. Every tool reads and prepares its batches itself.
+added to theirs. fp32 on one thread, dropout off. Every tool reads and prepares its batches itself.
 
-    pages, multi    tiny Qwen2.5-VL (Pages), one 128-d vector a token
-    pages, single   the same, single@128, 64, 32, 16 (MatryoshkaLoss)
+    pages, multi    tiny Qwen2.5-VL, pages of many sizes, one 128-d vector a token; LoRA on the language model
+    pages, single   the same, single@128, 64, 32, 16 (MatryoshkaLoss); full fine-tuning, as below
     texts, single   BERT as wide and deep as MiniLM-L6, texts of 8 to 160 words, single@384, 128, 64
 
 Each run in a process of its own, tools taken in turn. CPU seconds: a step (its batch is there), an epoch with loading
@@ -35,11 +35,12 @@ from train_cases import prepare
 from colmrl import provenance
 
 CASES: dict[str, dict[str, Any]] = {
-    "pages, multi": {"family": "qwen2_5_vl", "head": "multi", "dims": [128], "batch": 16, "pairs": 64},
+    "pages, multi": {"family": "qwen2_5_vl", "head": "multi", "dims": [128], "batch": 16, "pairs": 64, "tuning": "lora"},
     "pages, single": {"family": "qwen2_5_vl", "head": "single", "dims": [128, 64, 32, 16], "batch": 16, "pairs": 64},
     "texts, single": {"family": "bert", "head": "single", "dims": [384, 128, 64], "batch": 16, "pairs": 64},
 }
-TOOLS = {"single": ("colmrl", "sentence-transformers"), "multi": ("colmrl", "sentence-transformers", "colpali-engine")}
+PEERS = {"single": ("sentence-transformers",), "multi": ("sentence-transformers", "colpali-engine")}
+CACHED = "colmrl, tower_cache"  # the frozen tower's features kept on disk: made in the first epoch, read in the others
 EPOCHS = 2
 NUMBERS = ("step_s", "epoch_s", "first_epoch_s", "peak_mib")
 
@@ -57,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
         if arguments.quick:
             case |= {"batch": 4, "pairs": 8, "epochs": 2}
         with tempfile.TemporaryDirectory() as temporary:
-            prepare(Path(temporary), case, TOOLS[case["head"]][1:])
+            prepare(Path(temporary), case, PEERS[case["head"]])
             rows += compare(name, case, Path(temporary), 1 if arguments.quick else arguments.repeats)
     print(table(rows))
     machine = f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}, one thread"
@@ -66,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def compare(name: str, case: dict[str, Any], folder: Path, repeats: int) -> list[dict[str, Any]]:
-    tools = TOOLS[case["head"]]
+    tools = ("colmrl", *([CACHED] if case.get("tuning") == "lora" else []), *PEERS[case["head"]])
     runs: dict[str, list[dict[str, Any]]] = {tool: [] for tool in tools}
     for _ in range(repeats):
         for tool in tools:
@@ -101,7 +102,7 @@ def run_apart(tool: str, folder: Path) -> dict[str, Any]:
 def version(tool: str) -> str:
     if tool == "colpali-engine":
         return next(one for one in peers.PEERS[tool].bare if one.startswith(tool)).split("==")[1]
-    return metadata.version(tool)
+    return metadata.version(tool.split(",")[0])
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -20,7 +20,7 @@ from colmrl.training.batches import ExampleDataset
 from colmrl.training.resumable import batches_of
 
 TEMPERATURE, LEARNING_RATE = 0.05, 1e-4
-SIDES, PIXELS = (112, 224), 160**2  # of a page; at most so many are seen, in patches of 8 pixels, 4 a token
+SIDES, PIXELS = (64, 224), 160**2  # of a page; at most so many are seen, in patches of 8 pixels, 4 a token
 WORDS, QUERY_WORDS = (8, 160), (4, 12)  # of a text
 _MARK = "QUERY"
 
@@ -37,6 +37,7 @@ def prepare(folder: Path, case: dict[str, Any], tools: tuple[str, ...]) -> None:
     case["options"] += [f"{case['head']}.temperature={TEMPERATURE}", f"train.learning_rate={LEARNING_RATE}"]
     case["options"] += [f"train.batch_size={case['batch']}", f"train.epochs={case['epochs']}"]
     case["options"] += [f"model.max_pixels={PIXELS}"] if seen else []
+    case["options"] += [f"model.tuning={case.get('tuning', 'full')}"]
     config = load_config(None, case["options"])
     model = Retriever.create(config)
     model.save(folder / "checkpoint")

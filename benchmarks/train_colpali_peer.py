@@ -19,7 +19,7 @@ from colpali_engine.loss.late_interaction_losses import ColbertLoss  # noqa: E40
 from colpali_engine.models import ColQwen2_5, ColQwen2_5_Processor  # noqa: E402
 from colpali_engine.trainer.contrastive_trainer import ContrastiveTrainer  # noqa: E402
 from torch.nn.functional import cross_entropy  # noqa: E402
-from train_measure import dataset, measure, read_case, resident, settings  # noqa: E402
+from train_measure import adapt, dataset, measure, read_case, resident, settings  # noqa: E402
 from transformers import AutoTokenizer, Qwen2VLVideoProcessor, TrainingArguments  # noqa: E402
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil  # noqa: E402
 
@@ -28,6 +28,8 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     case, held = read_case(folder), resident("VmRSS")
     model = ColQwen2_5.from_pretrained(folder / "colpali-engine", dtype=torch.float32)
+    if case.get("tuning") == "lora":
+        adapt(model, model, folder)
     model.custom_text_proj.bias.requires_grad_(False)  # colmrl's projection has none: here it is zeros, and stays so
     trainer = ContrastiveTrainer(
         loss_func=BothWays(temperature=case["temperature"]),

@@ -84,6 +84,13 @@ def settings(case: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def adapt(whole: torch.nn.Module, model: Any, folder: Path) -> None:
+    """colmrl's LoRA, as it was drawn, on a peer's model; it and the projection are trained."""
+    model.load_adapter(str(folder / "checkpoint/adapter"), is_trainable=True)
+    for name, parameter in whole.named_parameters():
+        parameter.requires_grad_("lora_" in name or "linear.weight" in name or "custom_text_proj.weight" in name)
+
+
 def read_case(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "case.json").read_text())
 

@@ -5,6 +5,7 @@ FOLDER is of one case (`train.prepare`). Prints what `train_measure.measure` giv
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 import datasets  # noqa: F401
@@ -13,44 +14,54 @@ import transformers  # noqa: F401
 from interop_targets import processors
 from torch.nn.functional import cross_entropy
 from torch.utils.data import BatchSampler, SequentialSampler
-from train_measure import dataset, measure, read_case, resident, settings
+from train_measure import adapt, dataset, measure, read_case, resident, settings
 
 
 def main(tool: str, folder: Path) -> None:
     torch.set_num_threads(1)
     case = read_case(folder)
-    found = {"colmrl": colmrl, "sentence-transformers": sentence_transformers}[tool](folder, case)
+    found = sentence_transformers(folder, case) if tool == "sentence-transformers" else colmrl(folder, case, tool)
     print(json.dumps(found))
 
 
-def colmrl(folder: Path, case: dict) -> dict:
+def colmrl(folder: Path, case: dict, tool: str) -> dict:
     """As `colmrl.training.run` trains: reading and checking before, metrics.jsonl and throughput along the way."""
+    from dataclasses import replace
+
     from colmrl.configure import load_config
     from colmrl.data.reading import read_training
     from colmrl.models.retriever import Retriever
     from colmrl.runtime import use_torch
     from colmrl.training.batches import Collator, ExampleDataset
+    from colmrl.training.caching import prepare_cache
     from colmrl.training.throughput import Throughput
     from colmrl.training.trainer import RetrieverTrainer, arguments
 
     held = resident("VmRSS")
-    config = load_config(None, [*case["options"], f"output={folder}/run"])
-    Path(config.output).mkdir(exist_ok=True)
+    cached = ["train.tower_cache=${output}/features"] if "tower_cache" in tool else []
+    config = load_config(None, [*case["options"], f"output={tempfile.mkdtemp(dir=folder)}", *cached])
     use_torch(config)
     examples, positives = read_training(config.data, config.show)
+    data = ExampleDataset(examples, 0, config.seed)
     model = Retriever.create(config)
     trainer = RetrieverTrainer(
         config,
         model=model,
-        args=arguments(config, folder / "trainer", case["steps"]),
-        train_dataset=ExampleDataset(examples, 0, config.seed),
+        args=arguments(config, Path(config.output) / "trainer", case["steps"]),
+        train_dataset=data,
         data_collator=Collator(model.inputs, positives),
     )
     throughput = Throughput()
     trainer.add_callback(throughput)
     trainer.on_batch.append(throughput.on_batch)
     trainer.numbers.append(throughput.numbers)
-    return measure(trainer, lambda: trainer.fit(Path(config.output)), case, held)
+
+    def run() -> None:
+        if cached:
+            trainer.data_collator = replace(trainer.data_collator, inputs=prepare_cache(config, model, data, None))
+        trainer.fit(Path(config.output))
+
+    return measure(trainer, run, case, held)
 
 
 def sentence_transformers(folder: Path, case: dict) -> dict:
@@ -61,6 +72,8 @@ def sentence_transformers(folder: Path, case: dict) -> dict:
     with processors():
         kind = library.SentenceTransformer if single else library.MultiVectorEncoder
         model = kind(str(folder / "sentence-transformers"), device="cpu")
+    if case.get("tuning") == "lora":
+        adapt(model, model[0].auto_model, folder)
     prefix = "SentenceTransformer" if single else "MultiVectorEncoder"
     told = getattr(library, f"{prefix}TrainingArguments")(
         output_dir=str(folder / "peer"), batch_sampler=in_order, **settings(case)
