@@ -101,7 +101,7 @@ def prepare(folder: Path, case: Case, count: int) -> None:
     libraries = tuple({tool.partition(":")[0]: None for tool in case.peers})
     if case.family == "minilm":
         limits = ["model.max_query_tokens=256", "model.max_document_tokens=256"]
-        heads = ["single.dims=[384,128]", "multi.dims=[]"]
+        heads = ["single.dims=[384]", "multi.dims=[]"]
         write_checkpoint(folder, str(SHARED / "models/all-MiniLM-L6-v2"), libraries, *heads, *limits)
     else:
         write_checkpoint(folder, str(write_model(case.family, folder / "backbone")), libraries)

@@ -72,7 +72,6 @@ def ours(case: Path, way: str, asked: dict[str, Any], preparing: Preparing) -> R
     from colmrl.encoding import begin_stores, embed, fill_stores, finish_stores
     from colmrl.models.retriever import Retriever, fingerprint
     from colmrl.store import EmbeddingStore
-    from colmrl.view import parse_views
 
     size, head, checkpoint, out = asked["batch_size"], asked["head"], case / "checkpoint", case / "store"
     model = Retriever.load(checkpoint).eval()
@@ -93,7 +92,8 @@ def ours(case: Path, way: str, asked: dict[str, Any], preparing: Preparing) -> R
         return stored
 
     def stored() -> Vectors:
-        store, view = EmbeddingStore(out / "documents"), parse_views([f"{head}@128"])[0]
+        store = EmbeddingStore(out / "documents")
+        view = next(one for one in store.views() if one.head == head)  # the largest
         if head == "single":
             return list(np.concatenate(list(store.single(view))))
         return [one.numpy() for items in store.multi(view) for one in items.unpack()]
