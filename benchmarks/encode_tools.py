@@ -112,9 +112,8 @@ def of_head(embeddings: Any, head: str) -> Vectors:
 def sentence_transformers(case: Path, way: str, asked: dict[str, Any], preparing: Preparing) -> Run:
     from PIL import Image
 
+    without_nms()
     sees = asked["sees"]
-    if sees:
-        without_nms()
     import sentence_transformers as library
 
     kind = library.SentenceTransformer if asked["head"] == "single" else library.MultiVectorEncoder

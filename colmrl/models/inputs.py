@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from colmrl.config import ModelConfig
-from colmrl.data.media import open_image
+from colmrl.data.media import open_image, picture_size
 from colmrl.data.records import Document, Query
 from colmrl.errors import InputError
 from colmrl.models.backbone import picture_grids, pixels_used
@@ -27,6 +27,7 @@ OF_TOKENS = frozenset(
 # A JPEG far larger than the model's budget is decoded at 1/2, 1/4 or 1/8, never below twice what is used in each
 # direction: resizing from there is as good, and far cheaper (docs/reading.md).
 _OVERSAMPLING = 4  # in pixels
+_CHARACTERS = 4  # of a token, about
 
 
 class Told(NamedTuple):
@@ -54,6 +55,7 @@ class InputBuilder:
         self.tokenizer: Any = getattr(processor, "tokenizer", processor)
         self.sees_pictures = self.tokenizer is not processor
         self._enough_pixels = _OVERSAMPLING * pixels_used(processor) if self.sees_pictures else None
+        self._token_pixels = _token_pixels(processor) if self.sees_pictures else 0.0
         self.harmless = harmless(self.tokenizer)
         self.scored = Scored(config, self.tokenizer, getattr(processor, "image_token_id", None))
 
@@ -84,6 +86,16 @@ class InputBuilder:
             self.config.max_document_tokens,
             instruction=self.config.document_instruction,
         )
+
+    def about(self, record: Query | Document) -> float:
+        """How many tokens a record will take up, before anything is prepared: from the sizes in its pictures' headers
+        and the length of its text. What cannot be read counts as nothing; preparing it says why.
+        """
+        told = self.told_document(record) if isinstance(record, Document) else self.told_query(record)
+        text = min(len(told.text) / _CHARACTERS, told.limit)
+        if not told.images or not self.sees_pictures:
+            return text
+        return text + sum(min(_area(image), pixels_used(self.processor)) for image in told.images) / self._token_pixels
 
     def join(self, records: Sequence[ModelInput]) -> ModelInput:
         """One batch of records, padded to the longest on the tokenizer's side; pictures follow one another."""
@@ -186,6 +198,22 @@ class InputBuilder:
         encoded = self.tokenizer(whole, truncation=limit is not None, max_length=limit, return_offsets_mapping=True)
         spans = enumerate(encoded["offset_mapping"])
         return {i: whole[a:b].strip() for i, (a, b) in spans if b > start and a < start + len(text) and a < b}
+
+
+def _token_pixels(processor: Any) -> float:
+    """How many of a picture's pixels, once it is resized, become one token."""
+    images = processor.image_processor
+    if hasattr(images, "merge_size"):
+        return (images.patch_size * images.merge_size) ** 2
+    return images.size.height * images.size.width / processor.image_seq_length
+
+
+def _area(image: str) -> int:
+    try:
+        width, height = picture_size(image)
+    except InputError:
+        return 0
+    return width * height
 
 
 def tokens(record: Mapping[str, Tensor]) -> int:
