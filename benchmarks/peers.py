@@ -33,7 +33,7 @@ PEERS = {
         ("colpali-engine==0.3.18", "torchvision==0.28.0"),
     ),
     "colpali-engine, training": Peer(  # whose trainer imports datasets
-        (*TORCH, "transformers==5.23.0", "peft==0.20.0", "pillow", "requests", "scipy", "datasets==5.2.0", "accelerate"),
+        (*TORCH, "transformers==5.23.0", "peft==0.20.0", "pillow", "requests", "scipy", "datasets==5.2.0"),
         ("colpali-engine==0.3.18", "torchvision==0.28.0"),
     ),
     "pylate": Peer(

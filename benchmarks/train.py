@@ -35,9 +35,9 @@ from train_cases import prepare
 from colmrl import provenance
 
 CASES: dict[str, dict[str, Any]] = {
-    "pages, multi": {"family": "qwen2_5_vl", "head": "multi", "dims": [128], "batch": 16, "pairs": 64, "tuning": "lora"},
-    "pages, single": {"family": "qwen2_5_vl", "head": "single", "dims": [128, 64, 32, 16], "batch": 16, "pairs": 64},
-    "texts, single": {"family": "bert", "head": "single", "dims": [384, 128, 64], "batch": 16, "pairs": 64},
+    "pages, multi": {"family": "qwen2_5_vl", "head": "multi", "dims": [128], "tuning": "lora"},
+    "pages, single": {"family": "qwen2_5_vl", "head": "single", "dims": [128, 64, 32, 16], "tuning": "full"},
+    "texts, single": {"family": "bert", "head": "single", "dims": [384, 128, 64], "tuning": "full"},
 }
 PEERS = {"single": ("sentence-transformers",), "multi": ("sentence-transformers", "colpali-engine")}
 CACHED = "colmrl, tower_cache"  # the frozen tower's features kept on disk: made in the first epoch, read in the others
@@ -54,9 +54,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     rows: list[dict[str, Any]] = []
     for name in arguments.only:
-        case = CASES[name] | {"epochs": EPOCHS}
-        if arguments.quick:
-            case |= {"batch": 4, "pairs": 8, "epochs": 2}
+        case = CASES[name] | ({"batch": 4, "pairs": 8} if arguments.quick else {"batch": 16, "pairs": 64})
+        case["epochs"] = EPOCHS
         with tempfile.TemporaryDirectory() as temporary:
             prepare(Path(temporary), case, PEERS[case["head"]])
             rows += compare(name, case, Path(temporary), 1 if arguments.quick else arguments.repeats)
@@ -67,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def compare(name: str, case: dict[str, Any], folder: Path, repeats: int) -> list[dict[str, Any]]:
-    tools = ("colmrl", *([CACHED] if case.get("tuning") == "lora" else []), *PEERS[case["head"]])
+    tools = ("colmrl", *([CACHED] if case["tuning"] == "lora" else []), *PEERS[case["head"]])
     runs: dict[str, list[dict[str, Any]]] = {tool: [] for tool in tools}
     for _ in range(repeats):
         for tool in tools:

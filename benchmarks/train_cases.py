@@ -37,7 +37,7 @@ def prepare(folder: Path, case: dict[str, Any], tools: tuple[str, ...]) -> None:
     case["options"] += [f"{case['head']}.temperature={TEMPERATURE}", f"train.learning_rate={LEARNING_RATE}"]
     case["options"] += [f"train.batch_size={case['batch']}", f"train.epochs={case['epochs']}"]
     case["options"] += [f"model.max_pixels={PIXELS}"] if seen else []
-    case["options"] += [f"model.tuning={case.get('tuning', 'full')}"]
+    case["options"] += [f"model.tuning={case['tuning']}"]
     config = load_config(None, case["options"])
     model = Retriever.create(config)
     model.save(folder / "checkpoint")

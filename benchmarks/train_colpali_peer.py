@@ -28,7 +28,7 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     case, held = read_case(folder), resident("VmRSS")
     model = ColQwen2_5.from_pretrained(folder / "colpali-engine", dtype=torch.float32)
-    if case.get("tuning") == "lora":
+    if case["tuning"] == "lora":
         adapt(model, model, folder)
     model.custom_text_proj.bias.requires_grad_(False)  # colmrl's projection has none: here it is zeros, and stays so
     trainer = ContrastiveTrainer(
@@ -36,9 +36,11 @@ def main(folder: Path) -> None:
         is_vision_model=True,
         model=model,
         args=TrainingArguments(
-            output_dir=str(folder / "peer"), train_sampling_strategy="sequential", remove_unused_columns=False,
+            output_dir=str(folder / "peer"),
+            train_sampling_strategy="sequential",
+            remove_unused_columns=False,
             **settings(case),
-        ),  # fmt: skip
+        ),
         train_dataset=ColPaliEngineDataset(dataset(folder), pos_target_column_name="image"),
         eval_dataset=None,
         data_collator=collating.VisualRetrieverCollator(processor(folder / "colpali-engine", case)),

@@ -1,11 +1,12 @@
-"""What a training run costs, told by transformers' Trainer, which all tools of `train.py` build on: its callbacks and its
-`training_step`. Needs no colmrl, so that it runs in every tool's environment.
+"""What a training run costs, told by transformers' Trainer, which all tools of `train.py` build on: its callbacks and
+its `training_step`. Needs no colmrl, so that it runs in every tool's environment.
 """
 
 import json
 import statistics
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def measure(trainer: Trainer, run: Callable[[], object], case: dict[str, Any], h
     run()
     assert len(costs.ends) == epochs * case["steps"], (len(costs.ends), case)
     ends = [start, *costs.ends[case["steps"] - 1 :: case["steps"]]]
-    taken = [after - before for before, after in zip(ends, ends[1:], strict=False)]
+    taken = [after - before for before, after in pairwise(ends)]
     return {
         "first_epoch_s": taken[0],
         "epoch_s": statistics.median(taken[1:]),

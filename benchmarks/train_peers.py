@@ -1,4 +1,6 @@
-"""colmrl's and sentence-transformers' part of `train.py`, each in a process of its own: python train_peers.py TOOL FOLDER
+"""colmrl's and sentence-transformers' part of `train.py`, each in a process of its own.
+
+    python train_peers.py TOOL FOLDER
 
 FOLDER is of one case (`train.prepare`). Prints what `train_measure.measure` gives, as the last line.
 """
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import datasets  # noqa: F401
 import torch
-import transformers  # noqa: F401
+import transformers
 from interop_targets import processors
 from torch.nn.functional import cross_entropy
 from torch.utils.data import BatchSampler, SequentialSampler
@@ -72,13 +74,16 @@ def sentence_transformers(folder: Path, case: dict) -> dict:
     with processors():
         kind = library.SentenceTransformer if single else library.MultiVectorEncoder
         model = kind(str(folder / "sentence-transformers"), device="cpu")
-    if case.get("tuning") == "lora":
+    if case["family"] != "bert":  # its own, by the backend whose pixels are ours too
+        own = transformers.AutoImageProcessor.from_pretrained(folder / "sentence-transformers", backend="pil")
+        model[0].processor.image_processor = own
+    if case["tuning"] == "lora":
         adapt(model, model[0].auto_model, folder)
     prefix = "SentenceTransformer" if single else "MultiVectorEncoder"
     told = getattr(library, f"{prefix}TrainingArguments")(
         output_dir=str(folder / "peer"), batch_sampler=in_order, **settings(case)
     )
-    loss = matryoshka(model, case) if single else BothWays(model, case)
+    loss = matryoshka(model, case) if single else both_ways(model, case)
     trainer = getattr(library, f"{prefix}Trainer")(model=model, args=told, train_dataset=dataset(folder), loss=loss)
     return measure(trainer, trainer.train, case, held)
 
@@ -101,7 +106,7 @@ def matryoshka(model, case: dict):
     return MatryoshkaLoss(model, inner, dims, [1 / len(dims)] * len(dims)) if len(dims) > 1 else inner
 
 
-def BothWays(model, case: dict):  # noqa: N802
+def both_ways(model, case: dict):
     """Its multi-vector loss is from queries to documents; the other direction, on the same scores, is added."""
     from sentence_transformers.multi_vector_encoder.losses import MultiVectorMultipleNegativesRankingLoss
     from sentence_transformers.multi_vector_encoder.scoring import mean_colbert_scores

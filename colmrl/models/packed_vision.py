@@ -2,7 +2,7 @@
 
 Attention stays within a picture, or within a window of a few patches: transformers calls its kernel once for each,
 hundreds of times a layer, save where flash attention takes all of them. Here pieces of equal length are a batch, and
-one call. A patch's convolution covers the whole patch, so it is a product of matrices. Both to rounding the same.
+one call: to rounding the same.
 
 Source: the extension point that transformers documents, `AttentionInterface`. Letters: n patches, a heads, d width.
 """
@@ -25,17 +25,6 @@ def speed_up_vision(model: Any) -> None:
         return
     AttentionInterface.register(_NAME, _attend)
     vision._attn_implementation = _NAME
-    for module in model.modules():
-        if type(module) is nn.Conv3d and module.kernel_size == module.stride:
-            module.__class__ = _PatchProduct
-
-
-class _PatchProduct(nn.Conv3d):
-    """Of patches that are as large as the kernel."""
-
-    def forward(self, input: Float[Tensor, "n c t h w"]) -> Float[Tensor, "n d 1 1 1"]:
-        assert input.shape[2:] == self.kernel_size, "patches are not cut"
-        return F.linear(input.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None, None]
 
 
 def _attend(
