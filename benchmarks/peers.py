@@ -32,6 +32,10 @@ PEERS = {
         (*TORCH, "transformers==5.23.0", "peft==0.20.0", "pillow", "requests", "scipy"),
         ("colpali-engine==0.3.18", "torchvision==0.28.0"),
     ),
+    "colpali-engine, training": Peer(  # whose trainer imports datasets
+        (*TORCH, "transformers==5.23.0", "peft==0.20.0", "pillow", "requests", "scipy", "datasets==5.2.0"),
+        ("colpali-engine==0.3.18", "torchvision==0.28.0"),
+    ),
     "pylate": Peer(
         (*TORCH, "sentence-transformers==5.3.0", "transformers==5.3.0", "datasets", "accelerate", "pandas", "ujson"),
         ("pylate==1.6.0",),

@@ -3,6 +3,7 @@
 import datetime
 import functools
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -32,6 +33,7 @@ from colmrl.view import parse_views
 
 log = logging.getLogger(__name__)
 _PATIENCE = datetime.timedelta(days=1)  # processes wait for the one with the longest documents
+_CPU_TOKENS = 1024  # of a batch, about
 RecordsOf = Mapping[Kind, Records[Document] | Records[Query]]
 
 
@@ -177,10 +179,11 @@ def embed(
     label: str = "",
 ) -> Embeddings:
     """Both heads' embeddings of the records, in their order, on the CPU. Which are batched together changes
-    nothing but speed: records of similar length go together, the longest first, so that memory fails early.
+    nothing but speed: records of similar length go together, the longest first, so that memory fails early. On a CPU
+    batches of long ones have fewer: nothing is gained there by more tokens, and memory asked of the kernel each time.
     """
-    order = sorted(range(len(records)), key=lambda i: _length(records[i]), reverse=True)
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    lengths = [model.inputs.about(record) for record in records]
+    batches = _batches(lengths, batch_size, _CPU_TOKENS if model.device.type == "cpu" else math.inf)
     build: Any = model.inputs.documents if kind == "documents" else model.inputs.queries
     loader = DataLoader(
         [[records[i] for i in batch] for batch in batches],  # pyright: ignore[reportArgumentType]
@@ -205,8 +208,17 @@ def embed(
     )
 
 
-def _length(record: Document | Query) -> tuple[int, int]:
-    return len(record.images), len(record.body if isinstance(record, Document) else record.text)
+def _batches(lengths: Sequence[float], batch_size: int, most_tokens: float) -> list[list[int]]:
+    """Places of so many records of similar length, and so many tokens, at most; a longer record stands alone."""
+    batches: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True):
+        last = batches[-1] if batches else []
+        fits = 0 < len(last) < batch_size and (len(last) + 1) * lengths[last[0]] <= most_tokens
+        if fits:
+            last.append(place)
+        else:
+            batches.append([place])
+    return batches
 
 
 def _array(embedded: Embeddings, spec: ArraySpec, manifest: Manifest) -> np.ndarray | MultiVectors:

@@ -20,3 +20,12 @@ def test_the_maxsim_benchmark_scores_the_same_with_each_tool(tmp_path, monkeypat
     assert rows["colmrl, int8 codes"]["equal"] and rows["colmrl, int8 codes"]["max_difference"] > 0
     assert rows["colmrl, bf16 + fp32 rescoring"]["same_top_10"]
     assert not found["skipped"]
+
+
+@pytest.mark.slow
+def test_the_training_benchmark_has_the_loss_curve_of_each_peer_that_is_here(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    importlib.import_module("train").main(["--quick", "--only", "texts, single", "--out", str(tmp_path / "found.json")])
+    rows = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert [row["tool"] for row in rows] == ["colmrl", "sentence-transformers"]
+    assert all(row["loss_difference"] < 1e-4 and row["epoch_s"] > 0 for row in rows) and len(rows[0]["losses"]) == 4

@@ -25,6 +25,8 @@ from colmrl.errors import InputError
 from colmrl.models.attention import AttentionKernel, check_kernel, set_attention
 from colmrl.models.families import family_of as family_of
 from colmrl.models.families import how_to_read
+from colmrl.models.packed_vision import speed_up_vision
+from colmrl.models.patches import cut_at_once, embed_by_product
 from colmrl.models.positions import Grid
 from colmrl.models.quantization import keep_unpacked, quantization_config
 from colmrl.models.quiet import no_bars as no_bars
@@ -94,6 +96,7 @@ def load_processor(source: str, max_pixels: int | None, padding_side: Literal["l
             given = {"backend": "pil", "trust_remote_code": False}
             processor = processor_class(family).from_pretrained(source, **given)  # pyright: ignore
             tokenizer = processor.tokenizer
+            cut_at_once(processor.image_processor)
             if max_pixels is not None:
                 _bound_pixels(processor.image_processor, max_pixels)
         else:
@@ -183,7 +186,9 @@ class Backbone(nn.Module):
         if "key_mapping" in options:  # which transformers would undo in what is saved of the model
             model._weight_conversions = None  # pyright: ignore[reportPrivateUsage]
         set_attention(model, config.attention)
+        speed_up_vision(model)
         keep_unpacked(model)
+        embed_by_product(model)
         backbone = cls(model)
         backbone.counts_visual = config.positions == "text"
         return backbone

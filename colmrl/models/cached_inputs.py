@@ -48,7 +48,10 @@ class CachedPictures(CachedInputs):
         for image in record.images:
             yield _picture_key(image, record.name), Told("", "", (image,), record.name, 1)
 
-    def _with_pictures(self, record: Told) -> ModelInput:
+    def _pictured(self, records: Sequence[Told]) -> list[ModelInput]:
+        return [self._with_features(record) for record in records]
+
+    def _with_features(self, record: Told) -> ModelInput:
         seen = [self._entry(_picture_key(image, record.name), f"{record.name}: {image}") for image in record.images]
         pictures = {name: torch.cat([one[name] for one in seen]) for name in seen[0]}
         tokens = [self.processor.replace_image_token(pictures, place) for place in range(len(seen))]

@@ -2,18 +2,20 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
 from colmrl.config import ModelConfig
-from colmrl.data.media import open_image
+from colmrl.data.media import open_image, picture_size
 from colmrl.data.records import Document, Query
 from colmrl.errors import InputError
 from colmrl.models.backbone import picture_grids, pixels_used
-from colmrl.models.positions import TEXT, positions_of
+from colmrl.models.positions import TEXT, Grid, positions_of
 from colmrl.models.scored import Scored
 
 ModelInput = dict[str, Tensor]
@@ -27,6 +29,8 @@ OF_TOKENS = frozenset(
 # A JPEG far larger than the model's budget is decoded at 1/2, 1/4 or 1/8, never below twice what is used in each
 # direction: resizing from there is as good, and far cheaper (docs/reading.md).
 _OVERSAMPLING = 4  # in pixels
+_CHARACTERS = 4  # of a token, about
+_TOGETHER = 8  # records whose pictures are open at a time
 
 
 class Told(NamedTuple):
@@ -54,6 +58,7 @@ class InputBuilder:
         self.tokenizer: Any = getattr(processor, "tokenizer", processor)
         self.sees_pictures = self.tokenizer is not processor
         self._enough_pixels = _OVERSAMPLING * pixels_used(processor) if self.sees_pictures else None
+        self._token_pixels = _token_pixels(processor) if self.sees_pictures else 0.0
         self.harmless = harmless(self.tokenizer)
         self.scored = Scored(config, self.tokenizer, getattr(processor, "image_token_id", None))
 
@@ -85,6 +90,16 @@ class InputBuilder:
             instruction=self.config.document_instruction,
         )
 
+    def about(self, record: Query | Document) -> float:
+        """How many tokens a record will take up, before anything is prepared: from the sizes in its pictures' headers
+        and the length of its text. What cannot be read counts as nothing; preparing it says why.
+        """
+        told = self.told_document(record) if isinstance(record, Document) else self.told_query(record)
+        text = min(len(told.text) / _CHARACTERS, told.limit)
+        if not told.images or not self.sees_pictures:
+            return text
+        return text + sum(min(_area(image), pixels_used(self.processor)) for image in told.images) / self._token_pixels
+
     def join(self, records: Sequence[ModelInput]) -> ModelInput:
         """One batch of records, padded to the longest on the tokenizer's side; pictures follow one another."""
         longest = max(map(tokens, records))
@@ -114,7 +129,8 @@ class InputBuilder:
                     f"{record.name}: has a picture, but the backbone reads text only: model.document_fields=[text]"
                 )
         texts = iter(self._texts([record for record in records if not record.images]))  # all at once: far faster
-        made = [self._with_pictures(record) if record.images else next(texts) for record in records]
+        pictured = iter(self._pictured([record for record in records if record.images]))
+        made = [next(pictured) if record.images else next(texts) for record in records]
         return [self.scored(one, record.kind) for one, record in zip(made, records, strict=True)]
 
     def _texts(self, records: Sequence[Told]) -> list[ModelInput]:
@@ -128,22 +144,38 @@ class InputBuilder:
         made = [{name: torch.tensor([rows[i]]) for name, rows in encoded.items()} for i in range(len(records))]
         return [self._placed(one, []) for one in made] if self.sees_pictures else made
 
-    def _with_pictures(self, record: Told) -> ModelInput:
-        made, sizes = self.processed(self._templated(record), record.images, record.name)
-        grids = picture_grids(self.processor, made, sizes)
-        return self._placed(made, [grid.positions() for grid in grids])
+    def _pictured(self, records: Sequence[Told]) -> list[ModelInput]:
+        groups = (records[start : start + _TOGETHER] for start in range(0, len(records), _TOGETHER))
+        made = [
+            one
+            for group in groups
+            for one in self.processed([(self._templated(record), record.images, record.name) for record in group])
+        ]
+        return [self._placed(one, [grid.positions() for grid in grids]) for one, grids in made]
 
-    def processed(self, text: str, images: Sequence[str], name: str) -> tuple[ModelInput, list[tuple[int, int]]]:
-        """What the processor makes of a text and its pictures, and how large those were; `name` is for messages."""
+    def processed(self, records: Sequence[tuple[str, Sequence[str], str]]) -> list[tuple[ModelInput, list[Grid]]]:
+        """What the processor makes of each text with its pictures, and how their tokens lie; a name is for messages.
+
+        One call, which costs what a small picture does; where it refuses them, one each tells which it refuses.
+        """
+        opened = [self._opened(images, name) for _, images, name in records]
+        pictures = [picture for some in opened for picture in some]
+        texts = [text for text, _, _ in records]
         try:
-            pictures = [open_image(image, self._enough_pixels) for image in images]
+            made = dict(self.processor(text=texts, images=pictures or None, images_kwargs={"return_tensors": "pt"}))
+        except ValueError as error:  # e.g. a picture 200 times as wide as high
+            if len(records) > 1:
+                return [one for record in records for one in self.processed([record])]
+            raise InputError(f"{records[0][2]}: the processor refuses it: {error}") from None
+        grids = picture_grids(self.processor, made, [picture.size for picture in pictures]) if pictures else []
+        divided = _divided(made, [len(some) for some in opened], grids)
+        return list(zip(divided, _split(grids, [len(some) for some in opened]), strict=True))
+
+    def _opened(self, images: Sequence[str], name: str) -> list[Image]:
+        try:
+            return [open_image(image, self._enough_pixels) for image in images]
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
-        try:
-            made = dict(self.processor(text=[text], images=pictures or None, return_tensors="pt"))
-        except ValueError as error:  # e.g. a picture 200 times as wide as high
-            raise InputError(f"{name}: the processor refuses it: {error}") from None
-        return made, [picture.size for picture in pictures]
 
     def _placed(self, made: ModelInput, pictures: Sequence[Tensor]) -> ModelInput:
         """Told of each token where on its page it is; `pictures`: of the tokens of each."""
@@ -186,6 +218,44 @@ class InputBuilder:
         encoded = self.tokenizer(whole, truncation=limit is not None, max_length=limit, return_offsets_mapping=True)
         spans = enumerate(encoded["offset_mapping"])
         return {i: whole[a:b].strip() for i, (a, b) in spans if b > start and a < start + len(text) and a < b}
+
+
+def _token_pixels(processor: Any) -> float:
+    """How many of a picture's pixels, once it is resized, become one token."""
+    images = processor.image_processor
+    if hasattr(images, "merge_size"):
+        return (images.patch_size * images.merge_size) ** 2
+    return images.size.height * images.size.width / processor.image_seq_length
+
+
+def _area(image: str) -> int:
+    try:
+        width, height = picture_size(image)
+    except InputError:
+        return 0
+    return width * height
+
+
+def _split(items: Sequence[Grid], counts: Sequence[int]) -> list[list[Grid]]:
+    rest = iter(items)
+    return [list(islice(rest, count)) for count in counts]
+
+
+def _divided(made: Mapping[str, Any], pictures: Sequence[int], grids: Sequence[Grid]) -> list[ModelInput]:
+    """Each record's own part of what the processor made of several; `pictures`: how many each has."""
+    visual = [sum(grid.tokens for grid in some) for some in _split(grids, pictures)]
+    divided: list[ModelInput] = [{} for _ in pictures]
+    for name, values in made.items():
+        if name in OF_TOKENS:
+            parts = [torch.tensor([row]) for row in values]
+        elif len(values) == len(grids):
+            parts = values.split(list(pictures))
+        else:  # patches or tiles: as many for each token
+            each = len(values) / sum(visual)
+            parts = values.split([round(count * each) for count in visual])
+        for one, part in zip(divided, parts, strict=True):
+            one[name] = part
+    return divided
 
 
 def tokens(record: Mapping[str, Tensor]) -> int:

@@ -23,6 +23,12 @@ class Grid(NamedTuple):
     columns: int
     tile: int | None = None
 
+    @property
+    def tokens(self) -> int:
+        """How many there are."""
+        tile, whole = (self.tile or 0) ** 2, self.rows * self.columns
+        return whole + tile * (0 < tile < whole)
+
     def positions(self) -> Float[Tensor, "n 2"]:
         if self.tile is None:
             return self._spread(self.rows, self.columns)

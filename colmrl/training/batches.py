@@ -14,7 +14,7 @@ from colmrl.data.mixture import Mixture
 from colmrl.data.records import Example
 from colmrl.errors import InputError
 from colmrl.models.inputs import InputBuilder, tokens
-from colmrl.training.chunks import chunks_of
+from colmrl.training.chunks import by_length, chunks_of
 
 
 class ExampleDataset(Dataset[Example]):
@@ -58,14 +58,15 @@ class Collator:
     teacher   [q 1+n] the triples' scores of its positive and of those, NaN where there is none
 
     `positives`: query id → ids of all documents known to answer it. `mini_batch_size`, `mini_batch_tokens`: what a
-    chunk holds, at most, records of like length together (`chunks.chunks_of`); with neither there is one of queries and
-    one of documents.
+    chunk holds, at most, records of like length together (`chunks.chunks_of`). With neither, the chunks are those that
+    cost least (`chunks.by_length`), `pass_tokens` a chunk, or, without it, one of queries and one of documents.
     """
 
     inputs: InputBuilder
     positives: Mapping[str, set[str]]
     mini_batch_size: int | None = None
     mini_batch_tokens: int | None = None
+    pass_tokens: int | None = None
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
         candidates = [example.positive for example in examples]
@@ -94,9 +95,11 @@ class Collator:
         }
 
     def _chunks(self, lengths: Sequence[int], queries: int) -> list[list[int]]:
-        """Places of the records of each chunk; only where tokens are counted may queries and documents share one."""
+        """Places of the records of each chunk; where tokens are counted, queries and documents may share one."""
         if self.mini_batch_tokens:
             return chunks_of(lengths, self.mini_batch_size, self.mini_batch_tokens)
+        if self.pass_tokens and not self.mini_batch_size:
+            return by_length(lengths, self.pass_tokens)
         first, then = (chunks_of(some, self.mini_batch_size) for some in (lengths[:queries], lengths[queries:]))
         return first + [[queries + place for place in chunk] for chunk in then]
 

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 _PADDING = 0.1  # of what the model computes on, at most
+# Tokens of padding that a forward and backward pass less is worth, for what starting its operations costs: measured on
+# a CPU, reckoned on a GPU, where starting costs as much and a token far less (docs/performance-log.md).
+PASS_TOKENS_CPU, PASS_TOKENS_GPU = 64, 2048
 
 
 def chunks_of(lengths: Sequence[int], records: int | None = None, tokens: int | None = None) -> list[list[int]]:
@@ -25,6 +28,14 @@ def chunks_of(lengths: Sequence[int], records: int | None = None, tokens: int | 
         if padded - longest_first.sum() <= _PADDING * padded:
             return [order[start:end] for start, end in zip([0, *ends], ends, strict=False)]
         worth //= 2
+
+
+def by_length(lengths: Sequence[int], worth: int) -> list[list[int]]:
+    """Records of like length together, the longest first, so that padding + `worth` tokens a chunk is least."""
+    order = sorted(range(len(lengths)), key=lambda place: lengths[place], reverse=True)
+    longest_first = np.array([lengths[place] for place in order], np.int64)
+    ends = _cut(longest_first, len(order), int(longest_first.max() * len(order)), worth)
+    return [order[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def _cut(lengths: np.ndarray, most: int, tokens: int, worth: int) -> list[int]:

@@ -5,6 +5,7 @@ import functools
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from colmrl.errors import InputError
 from colmrl.models.retriever import Embeddings, Retriever
 from colmrl.processes import on_first, processes
 from colmrl.runtime import use_torch
+from colmrl.training.batches import Collator
+from colmrl.training.chunks import PASS_TOKENS_CPU, PASS_TOKENS_GPU
 from colmrl.training.ema import Ema
 from colmrl.training.gather import gather_counts, sum_over_processes
 from colmrl.training.grad_cache import cached_step, tensors
@@ -44,6 +47,9 @@ class RetrieverTrainer(ResumableTrainer):
         train = config.train
         self._cached = bool(train.mini_batch_size or train.mini_batch_tokens or train.auto_batch)
         _check_engine(self, config, self._cached)
+        if isinstance(self.data_collator, Collator) and not _sharded(self):
+            worth = PASS_TOKENS_CPU if self.args.device.type == "cpu" else PASS_TOKENS_GPU
+            self.data_collator = replace(self.data_collator, pass_tokens=worth)
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
@@ -148,7 +154,7 @@ def arguments(config: Config, folder: Path, steps_an_epoch: int) -> TrainingArgu
         per_device_train_batch_size=train.batch_size,
         gradient_accumulation_steps=train.accumulation,
         learning_rate=train.learning_rate,
-        optim="adamw_torch" if train.optimizer == "adamw" else train.optimizer,
+        optim="adamw_torch_fused" if train.optimizer == "adamw" else train.optimizer,
         weight_decay=train.weight_decay,
         adam_beta2=train.adam_beta2,
         max_grad_norm=train.max_grad_norm,
@@ -186,6 +192,11 @@ def arguments(config: Config, folder: Path, steps_an_epoch: int) -> TrainingArgu
     return made
 
 
+def _sharded(trainer: Trainer) -> bool:
+    """Whether a forward pass gathers weights, so that all processes must make equally many."""
+    return trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
+
+
 def _check_engine(trainer: Trainer, config: Config, cached: bool) -> None:
     """What the parts of an engine cannot do together is said before the first step."""
     if trainer.is_deepspeed_enabled and cached:
@@ -193,7 +204,7 @@ def _check_engine(trainer: Trainer, config: Config, cached: bool) -> None:
             "train.mini_batch_size, train.mini_batch_tokens: GradCache takes several backward passes a step, "
             "DeepSpeed one: use FSDP or plain processes, or train.gradient_checkpointing with a smaller batch_size"
         )
-    sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
+    sharded = _sharded(trainer)
     if sharded and (config.train.ema or config.train.eval_steps or config.train.auto_batch):
         raise InputError(
             "train.ema, train.eval_steps, train.auto_batch: need whole weights: leave them null, or FSDP and DeepSpeed"

@@ -114,6 +114,10 @@ def test_a_picture_that_the_processor_refuses_is_said_with_its_record(tiny, tmp_
     Image.new("RGB", (1000, 2)).save(tmp_path / "thin.png")
     with pytest.raises(InputError, match=r"document 'thin'.*processor refuses"):
         builder(tiny("qwen2_5_vl")).documents([Document("thin", images=(str(tmp_path / "thin.png"),))])
+    Image.new("RGB", (64, 64)).save(tmp_path / "well.png")
+    several = [Document(name, images=(str(tmp_path / f"{name}.png"),)) for name in ("well", "thin")]
+    with pytest.raises(InputError, match=r"document 'thin'.*processor refuses"):
+        builder(tiny("qwen2_5_vl")).documents(several)
 
 
 def test_qwen_with_pictures_refuses_to_run_without_token_types(tiny, sample):

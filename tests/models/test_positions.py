@@ -134,3 +134,8 @@ def test_positions_are_the_middles_of_patches_in_units_of_the_longer_side():
 def test_other_numbers_of_tokens_than_positions_are_refused():
     with pytest.raises((RuntimeError, IndexError)):
         positions_of(torch.tensor([[7, 7, 7]]), 7, [Grid(1, 2).positions()])
+
+
+def test_a_grid_knows_how_many_tokens_lie_on_it():
+    for grid in (Grid(3, 5), Grid(2, 2, 2), Grid(4, 6, 2), Grid(1, 1)):
+        assert grid.tokens == len(grid.positions())

@@ -31,9 +31,10 @@ def examples(config, count, negatives=2):
     return made, positives
 
 
-def batch_of(config, model, mini_batch_size=None, count=6, only=None):
+def batch_of(config, model, mini_batch_size=None, count=6, only=None, pass_tokens=None):
     made, positives = examples(config, count)
-    return Collator(model.inputs, positives, mini_batch_size)([made[i] for i in only or range(count)])
+    collator = Collator(model.inputs, positives, mini_batch_size, pass_tokens=pass_tokens)
+    return collator([made[i] for i in only or range(count)])
 
 
 def loss_function(config, objective, batch):

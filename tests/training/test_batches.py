@@ -2,7 +2,7 @@
 
 import math
 import random
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ from colmrl.models.backbone import load_processor
 from colmrl.models.inputs import InputBuilder
 from colmrl.models.retriever import Retriever
 from colmrl.training.batches import Collator, ExampleDataset, check_teacher, key
-from colmrl.training.chunks import chunks_of
+from colmrl.training.chunks import by_length, chunks_of
 
 
 def examples_of(triples):
@@ -65,6 +65,19 @@ def test_chunks_of_a_number_of_records_are_of_like_length():
     assert chunks_of(lengths, 3) == [[2, 5, 6], [0, 3, 4], [1]] and chunks_of(lengths) == [[2, 5, 6, 0, 3, 4, 1]]
 
 
+@hypothesis_settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(1, 90), min_size=1, max_size=9), st.integers(1, 200))
+def test_no_division_of_a_batch_costs_less_padding_and_passes(lengths, worth):
+    falling, chunks = sorted(lengths, reverse=True), by_length(lengths, worth)
+    assert sorted(place for chunk in chunks for place in chunk) == list(range(len(lengths)))
+
+    def cost(ends):
+        return sum(falling[start] * (end - start) + worth for start, end in pairwise([0, *ends, len(falling)]))
+
+    every = (ends for count in range(len(falling)) for ends in combinations(range(1, len(falling)), count))
+    assert sum(len(chunk) * lengths[chunk[0]] + worth for chunk in chunks) == min(map(cost, every))
+
+
 @pytest.fixture
 def mixed(tmp_path):
     """96 examples: texts of 3 to 120 words beside pages of many sizes, short queries."""
@@ -99,7 +112,14 @@ def test_a_budget_of_tokens_leaves_under_a_tenth_of_padding(mixed, tiny):
         assert len(sizes) < size / 2
 
 
-@pytest.mark.parametrize("chunked", [(None, None), (5, None), (None, 400), (3, 400)])
+def test_a_plain_step_is_on_records_of_like_length_where_that_saves_more_than_a_pass_costs(mixed, tiny):
+    inputs = InputBuilder(load_processor(str(tiny("qwen2_5_vl")), None, None), load_config(None).model)
+    two, some, one = (Collator(inputs, {}, pass_tokens=worth)(mixed[:32]) for worth in (None, 64, 100_000))
+    assert len(two["chunks"]) == 2 < len(some["chunks"]) < 16 and len(one["chunks"]) == 1
+    assert padding_of(some) < padding_of(two) / 2
+
+
+@pytest.mark.parametrize("chunked", [(None, None), (5, None), (None, 400), (3, 400), (None, None, 64)])
 def test_order_finds_every_record_whichever_chunk_it_is_in(chunked, mixed, settings, tmp_path):
     model = Retriever.create(settings(tmp_path / "a", family="qwen2_5_vl")).eval()
     batch = Collator(model.inputs, {}, *chunked)(mixed[:8])

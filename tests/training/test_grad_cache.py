@@ -32,6 +32,16 @@ def test_every_family_with_pictures_has_the_same_gradient(family, settings, tmp_
     assert_same(plain, gradients(config, model, batch_of(config, model, 4), cached=True))
 
 
+@pytest.mark.parametrize("family", ["internvl", "qwen2_5_vl"])
+def test_a_plain_step_on_records_of_like_length_has_the_same_gradient(family, settings, tmp_path):
+    config = settings(tmp_path / "a", *EVERYTHING, family=family)
+    model = Retriever.create(config)
+    two, several = batch_of(config, model), batch_of(config, model, pass_tokens=1)
+    assert len(two["chunks"]) == 2 < len(several["chunks"])
+    plain = gradients(config, model, two, cached=False)
+    assert_same(plain, gradients(config, model, several, cached=False))
+
+
 @pytest.mark.parametrize("head", ["single", "multi"])
 def test_a_head_that_the_loss_ignores_gets_a_gradient_of_zero(head, settings, tmp_path):
     config = settings(tmp_path / "a", f"loss.{head}_weight=0", "single.projection=128")

@@ -1,0 +1,93 @@
+"""Pictures cut into patches in one pass, and patches embedded by one product of matrices: the same numbers, sooner.
+
+transformers' image processor for Qwen-VL makes an array of a picture, a picture of it to resize it, an array again,
+floats, and only then patches, twice over for its two moments in time. Here 8-bit pixels are cut, and each becomes its
+float by looking it up: the processor's own rescaling and normalisation of the 256 values that there are. Bit-equal.
+
+A convolution whose kernel is as large as what it is given is a product; torch's takes ten times as long on a CPU.
+"""
+
+import importlib
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_CUTS_PATCHES = "image_processing_pil_qwen2_vl"
+_BLOCK = 64  # patches at a time, so that what is made of them stays in a core's cache
+
+
+def cut_at_once(images: Any) -> None:
+    """Give an image processor that cuts patches the quick way, under its own name; others stay as they are."""
+    kind = type(images)
+    if kind.__module__.endswith(_CUTS_PATCHES):
+        images.__class__ = type(kind.__name__, (_AtOnce, kind), {"__module__": kind.__module__})
+
+
+class _AtOnce:
+    def _preprocess_image_like_inputs(self, images: Any, *given: Any, **asked: Any) -> Any:
+        base: Any = super()
+        flat = base._prepare_images_structure(images)
+        usual = not given and all(asked[name] for name in ("do_resize", "do_rescale", "do_normalize"))
+        usual = usual and all(isinstance(asked[name], list | tuple) for name in ("image_mean", "image_std"))
+        usual = usual and isinstance(asked["resample"], int) and bool(asked["size"].longest_edge)
+        if not usual or not all(isinstance(one, Image.Image) and one.mode == "RGB" for one in flat):
+            return base._preprocess_image_like_inputs(images, *given, **asked)
+        source: Any = importlib.import_module(type(self).__module__)
+        patch, merge, size = asked["patch_size"], asked["merge_size"], asked["size"]
+        factors = asked["rescale_factor"], tuple(asked["image_mean"]), tuple(asked["image_std"])
+        levels = _levels(type(self), *factors)
+        limits = {"factor": patch * merge, "min_pixels": size.shortest_edge, "max_pixels": size.longest_edge}
+        cut, grids = [], []
+        for picture in flat:
+            height, width = source.smart_resize(picture.height, picture.width, **limits)
+            resized = np.asarray(picture.resize((width, height), asked["resample"]))
+            cut.append(patches(resized, levels, patch, merge, asked["temporal_patch_size"]))
+            grids.append([1, height // patch, width // patch])
+        pixels = cut[0] if len(cut) == 1 else np.concatenate(cut)
+        made = {"pixel_values": pixels, "image_grid_thw": np.array(grids, dtype=np.int64)}
+        return source.BatchFeature(made, tensor_type=asked["return_tensors"])
+
+
+@lru_cache
+def _levels(kind: Any, factor: float, mean: Sequence[float], std: Sequence[float]) -> Float[np.ndarray, "3 256"]:
+    """What the processor makes of each value of each colour."""
+    values = np.tile(np.arange(256, dtype=np.uint8)[:, None], (3, 1, 1))
+    processor = kind()
+    return processor.normalize(processor.rescale(values, factor), mean, std)[:, :, 0]
+
+
+def patches(
+    pixels: np.ndarray, levels: Float[np.ndarray, "3 256"], patch: int, merge: int, times: int
+) -> Float[np.ndarray, "n values"]:
+    """Of a picture [height, width, 3] in 8 bits: square patches, those that become one token one after another; in
+    each, every colour `times` times."""
+    height, width, colours = pixels.shape
+    grid = height // patch // merge, merge, patch, width // patch // merge, merge, patch, colours
+    cut = pixels.reshape(grid).transpose(0, 3, 1, 4, 6, 2, 5).reshape(-1, colours, patch * patch)
+    made = np.empty((len(cut), colours, times, patch * patch), dtype=np.float32)
+    for start in range(0, len(cut), _BLOCK):
+        for colour, level in enumerate(levels):
+            looked_up = level.take(cut[start : start + _BLOCK, colour])
+            made[start : start + _BLOCK, colour] = looked_up[:, None]
+    return made.reshape(len(made), -1)
+
+
+def embed_by_product(model: nn.Module) -> None:
+    """Have its 3-D convolutions that are given one patch each time multiply matrices; weights and names stay."""
+    for module in model.modules():
+        if type(module) is nn.Conv3d and module.groups == 1 and not any(module.padding):
+            module.__class__ = _Product
+
+
+class _Product(nn.Conv3d):
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if input.shape[2:] != torch.Size(self.kernel_size):
+            return super()._conv_forward(input, weight, bias)
+        return F.linear(input.flatten(1), weight.flatten(1), bias)[:, :, None, None, None]
