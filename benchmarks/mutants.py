@@ -23,7 +23,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,7 @@ class Trial:
         shutil.rmtree(self.tree, ignore_errors=True)
         _copy_tree(self.tree)
         found = traced(self.tree, [*tests, *(f"--ignore={path}" for path in LEFT_OUT)], self.work)
-        preload(found.modules)
+        preload(self.tree, found, paths)
         passing, expected_s = found.within(sorted(set(found.asks) - set(found.failed), key=found.cost), 1e9)
         assert run(self.tree, passing, expected_s, self.work)[0] == "passed", f"{self.work}/run.log: without a mutant"
         every, mutants = drawn(ROOT, paths, sample, random.Random(f"{seed} {module}"))
@@ -71,7 +73,7 @@ class Trial:
             (self.tree / mutant.file).write_text(mutant.code)
             what, by = run(self.tree, chosen, expected_s, self.work) if chosen else ("passed", "")
             shutil.copy2(ROOT / mutant.file, self.tree / mutant.file)
-            print(f"{what:8}{mutant.name}   {by or f'{len(chosen)} of {len(reaching)} tests'}", flush=True)
+            print(f"{_cpu_s() - started:6.0f} {what:8}{mutant.name}   {by or f'{len(chosen)} of {len(reaching)} tests'}", flush=True)
             if what != "passed":
                 counts[what] += 1
                 continue
@@ -154,7 +156,8 @@ def main(argv: list[str] | None = None) -> None:
         work.mkdir(parents=True, exist_ok=True)
         trial = Trial(work, arguments.most_seconds, reasons())
         for module in arguments.module:
-            rows.append(trial.row(module, arguments.sample or None, arguments.seed))
+            with ProcessPoolExecutor(1, get_context("fork")) as apart:  # that nothing of one module's is imported for the next
+                rows.append(apart.submit(trial.row, module, arguments.sample or None, arguments.seed).result())
             print(table(rows[-1:]), flush=True)
     sys.path.insert(0, str(ROOT))
     from colmrl import provenance

@@ -1,10 +1,12 @@
-"""Tests run in a forked child of a process that has imported what they need, but nothing of colmrl.
+"""Tests run in a forked child of a process that has imported what they need, but nothing that a mutant may change.
 
 `traced` runs tests once and says which reach which line; `run` runs some of them on a changed tree and stops at the
 first that fails. What a fixture of a whole module or session reaches counts for every test that asks for it.
 """
 
+import ast
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -20,13 +22,16 @@ from typing import Any
 import coverage
 import pytest
 
-QUIET = ["-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-seed=0"]
+QUIET = ["-q", "--no-header", "--hypothesis-seed=0"]
+for _plugin in ("cacheprovider", "xdist", "unraisableexception", "threadexception"):  # the last two collect garbage
+    QUIET += ["-p", f"no:{_plugin}"]
 
 
 @dataclass
 class Traced:
     """`seconds`: of CPU, of each test without its shared fixtures, and of each such fixture; `asks`: test → those that
-    it uses; `lines`: file → line → tests and fixtures that reach it; `modules`: what was imported on the way.
+    it uses; `lines`: file → line → tests and fixtures that reach it; `modules`, `own`: what was imported on the way,
+    colmrl apart.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -34,6 +39,7 @@ class Traced:
     failed: list[str] = field(default_factory=list)
     lines: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     modules: list[str] = field(default_factory=list)
+    own: list[str] = field(default_factory=list)
 
     def reaching(self, file: str, lines: tuple[int, int]) -> list[str]:
         """Passing tests that reach one of these lines, cheapest first; what is run on import (of the module, for one)
@@ -114,12 +120,13 @@ class _Tracer:
             lines = data.contexts_by_lineno(file)
             name = str(Path(file).relative_to(self._tree))
             self.found.lines[name] = {str(line): sorted(names) for line, names in lines.items()}
-        own = {name for name, module in list(sys.modules.items()) if _is_own(name, module, self._tree)}
-        self.found.modules = [name for name in sys.modules if name not in own]
+        ours = {name for name, module in list(sys.modules.items()) if _is_in(module, self._tree)}
+        self.found.modules = [name for name in sys.modules if name not in ours]
+        self.found.own = [name for name in sys.modules if name in ours and name.partition(".")[0] == "colmrl"]
 
 
-def _is_own(name: str, module: Any, tree: Path) -> bool:
-    return name.partition(".")[0] == "colmrl" or str(getattr(module, "__file__", None) or "").startswith(str(tree))
+def _is_in(module: Any, tree: Path) -> bool:
+    return str(getattr(module, "__file__", None) or "").startswith(str(tree))
 
 
 class _Ordered:
@@ -146,6 +153,7 @@ def traced(tree: Path, tests: Sequence[str], work: Path) -> Traced:
     said.unlink(missing_ok=True)
 
     def child() -> int:
+        sys.dont_write_bytecode = False  # the mutants' children read it
         tracer = _Tracer(tree)
         code = pytest.main([*QUIET, f"--basetemp={work}/tmp", *tests], plugins=[tracer])
         said.write_text(json.dumps(vars(tracer.found)))
@@ -156,12 +164,53 @@ def traced(tree: Path, tests: Sequence[str], work: Path) -> Traced:
     return Traced(**json.loads(said.read_text()))
 
 
-def preload(names: Sequence[str]) -> None:
-    """Import what the tests will; what cannot be imported by its name alone they import themselves."""
-    for name in names:
+def preload(tree: Path, found: Traced, changed: Sequence[str]) -> None:
+    """Import what the tests will: other packages, and of colmrl, checked as tests check it, what neither is in `changed`
+    nor imports any of it in the end. What cannot be imported by its name alone they import themselves.
+    """
+    for name in found.modules:
         if name not in sys.modules:
             with contextlib.suppress(Exception):
                 importlib.import_module(name)
+    path = list(sys.path)
+    _only(tree)
+    sys.path.insert(0, str(tree / "tests"))
+    from jaxtyping import install_import_hook
+
+    stale = _importing(tree, found.own, changed)
+    with install_import_hook("colmrl", "typechecking.tower"):
+        for name in found.own:
+            if name not in stale:
+                importlib.import_module(name)
+    assert not stale & set(sys.modules)
+    sys.path[:] = path
+    gc.collect()
+    gc.freeze()
+
+
+def _importing(tree: Path, names: Sequence[str], changed: Sequence[str]) -> set[str]:
+    """Those of the modules that are in `changed` (files and folders) or import, anywhere in them, one that does."""
+    imports, stale = {}, set()
+    for name in names:
+        file = tree / (name.replace(".", "/") + ".py")
+        file = file if file.is_file() else tree / name.replace(".", "/") / "__init__.py"
+        if any(file == tree / path or (tree / path) in file.parents for path in changed):
+            stale.add(name)
+        said = {name}
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                said.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                said.update([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)])
+        imports[name] = {one.rsplit(".", above)[0] for one in said for above in range(one.count(".") + 1)} - {name}
+    while more := {name for name in names if name not in stale and imports[name] & stale}:
+        stale |= more
+    return stale
+
+
+def _only(tree: Path) -> None:
+    """colmrl is this tree's."""
+    sys.path[:] = [str(tree), *(path for path in sys.path[1:] if not (Path(path) / "colmrl").is_dir())]
 
 
 def run(tree: Path, tests: Sequence[str], expected_s: float, work: Path) -> tuple[str, str]:
@@ -196,7 +245,7 @@ def _forked(tree: Path, do: Callable[[], int], log: Path, cpu_s: float, wall_s: 
             os.dup2(file, 2)
             resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_s) + 1, int(cpu_s) + 10))
             os.chdir(tree)
-            sys.path[:] = [str(tree), *(path for path in sys.path[1:] if not (Path(path) / "colmrl").is_dir())]
+            _only(tree)
             os.environ["PYTHONPATH"] = str(tree)
             code = do()
         finally:
