@@ -73,7 +73,10 @@ class Trial:
             (self.tree / mutant.file).write_text(mutant.code)
             what, by = run(self.tree, chosen, expected_s, self.work) if chosen else ("passed", "")
             shutil.copy2(ROOT / mutant.file, self.tree / mutant.file)
-            print(f"{_cpu_s() - started:6.0f} {what:8}{mutant.name}   {by or f'{len(chosen)} of {len(reaching)} tests'}", flush=True)
+            print(
+                f"{_cpu_s() - started:6.0f} {what:8}{mutant.name}   {by or f'{len(chosen)} of {len(reaching)} tests'}",
+                flush=True,
+            )
             if what != "passed":
                 counts[what] += 1
                 continue
@@ -156,7 +159,9 @@ def main(argv: list[str] | None = None) -> None:
         work.mkdir(parents=True, exist_ok=True)
         trial = Trial(work, arguments.most_seconds, reasons())
         for module in arguments.module:
-            with ProcessPoolExecutor(1, get_context("fork")) as apart:  # that nothing of one module's is imported for the next
+            with ProcessPoolExecutor(
+                1, get_context("fork")
+            ) as apart:  # that nothing of one module's is imported for the next
                 rows.append(apart.submit(trial.row, module, arguments.sample or None, arguments.seed).result())
             print(table(rows[-1:]), flush=True)
     sys.path.insert(0, str(ROOT))

@@ -55,7 +55,9 @@ def _is_text(node: cst.CSTNode) -> bool:
     if isinstance(node, cst.Assign):
         target = node.targets[0].target
         name = target.value if isinstance(target, cst.Name) else ""
-        types = isinstance(node.value, cst.Subscript | cst.BinaryOperation) and name[:1].isupper() and not name.isupper()
+        types = (
+            isinstance(node.value, cst.Subscript | cst.BinaryOperation) and name[:1].isupper() and not name.isupper()
+        )
         return name in _NAMES or types
     return isinstance(node, cst.Raise)
 
