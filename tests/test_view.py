@@ -49,3 +49,16 @@ def test_an_untrained_dim_is_refused_and_the_trained_ones_named():
     trained.check(View.parse("single@64:binary"))
     with pytest.raises(InputError, match=r"single@48.*not trained.*single@128, single@64, multi@32"):
         trained.check(View.parse("single@48"))
+
+
+def test_a_view_keeps_all_vectors_in_fp32_unless_it_says_otherwise():
+    assert vars(View("multi", 64)) == vars(View.parse(" multi@64 ")) == vars(View.parse("multi@64:fp32"))
+    assert View("multi", 64) == View("multi", 64, None, "fp32") and View("multi", 64).slug == "multi-64"
+    assert View("multi", 64, 32, "int8").slug == "multi-64x32-int8"
+
+
+def test_the_largest_view_of_each_head_that_was_trained_is_known():
+    assert TrainedViews((32, 128), (16, 64)).full() == [View("single", 128), View("multi", 64)]
+    assert TrainedViews((), (8,)).full() == [View("multi", 8)] and TrainedViews((8,), ()).full() == [View("single", 8)]
+    with pytest.raises(InputError, match=r"^view 'multi@64' was not trained: choose from single@64, multi@32$"):
+        TrainedViews((64,), (32,)).check(View("multi", 64))
