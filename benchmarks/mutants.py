@@ -68,7 +68,7 @@ class Trial:
         every, mutants = drawn(ROOT, paths, sample, random.Random(f"{seed} {module}"))
         counts, survived = {"failed": 0, "timeout": 0, "crash": 0}, []
         for mutant in mutants:
-            reaching = found.reaching(mutant.file, mutant.lines)
+            reaching = found.reaching(mutant.file, (mutant.begins, mutant.lines[1]))
             chosen, expected_s = found.within(reaching, self.most_s)
             (self.tree / mutant.file).write_text(mutant.code)
             what, by = run(self.tree, chosen, expected_s, self.work) if chosen else ("passed", "")

@@ -22,10 +22,13 @@ _LOGS, _NAMES = "log", ("log", "__all__")
 
 @dataclass(frozen=True)
 class Mutant:
-    """`lines`: from … to in the file as it is; `was`, `became`: the changed code; `code`: all of the file."""
+    """`lines`: from … to in the file as it is; `begins`: the statement that they are in; `was`, `became`: what is
+    changed; `code`: all of the file.
+    """
 
     file: str
     lines: tuple[int, int]
+    begins: int
     was: str
     became: str
     code: str
@@ -88,7 +91,12 @@ class _Opened:
         self._module = wrapper.visit(visitor)
         self.mutations = visitor.mutations
         self._places = wrapper.resolve(PositionProvider)
-        self._seen = {ast.dump(ast.parse(text))}
+        tree = ast.parse(text)
+        self._statements = [node for node in ast.walk(tree) if isinstance(node, ast.stmt)]
+        self._seen = {ast.dump(tree)}
+
+    def _begins(self, line: int) -> int:
+        return max(node.lineno for node in self._statements if node.lineno <= line <= (node.end_lineno or 0))
 
     def mutant(self, number: int) -> Mutant | None:
         """None where it is no program, or one that was given before."""
@@ -106,7 +114,7 @@ class _Opened:
         place = self._places[mutation.original_node]
         was, became = (_shown(each) for each in (mutation.original_node, mutation.mutated_node))
         lines = place.start.line, place.end.line
-        return Mutant(self._file, lines, *_difference(was, became), changed.code)
+        return Mutant(self._file, lines, self._begins(lines[0]), *_difference(was, became), changed.code)
 
 
 def _shown(node: cst.CSTNode) -> str:

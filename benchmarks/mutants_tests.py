@@ -42,14 +42,11 @@ class Traced:
     own: list[str] = field(default_factory=list)
 
     def reaching(self, file: str, lines: tuple[int, int]) -> list[str]:
-        """Passing tests that reach one of these lines, cheapest first; what is run on import (of the module, for one)
-        all tests that reach the file do.
+        """Passing tests that reach one of these lines, cheapest first. What is run on import all tests do that reach
+        the file.
         """
         reached = self.lines.get(file, {})
         names = {name for line in range(lines[0], lines[1] + 1) for name in reached.get(str(line), ())}
-        if not names:  # inside of a statement that began before
-            above = [line for line in map(int, reached) if line < lines[0]]
-            names = set(reached[str(max(above))]) if above else set()
         if "" in names:
             names = {name for some in reached.values() for name in some}
         found = [test for test, asked in self.asks.items() if test in names or not names.isdisjoint(asked)]
@@ -165,8 +162,8 @@ def traced(tree: Path, tests: Sequence[str], work: Path) -> Traced:
 
 
 def preload(tree: Path, found: Traced, changed: Sequence[str]) -> None:
-    """Import what the tests will: other packages, and of colmrl, checked as tests check it, what neither is in `changed`
-    nor imports any of it in the end. What cannot be imported by its name alone they import themselves.
+    """Import what the tests will: other packages, and of colmrl, checked as tests check it, what is not in `changed`
+    and does not import any of it in the end. What cannot be imported by its name alone they import themselves.
     """
     for name in found.modules:
         if name not in sys.modules:
