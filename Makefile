@@ -2,7 +2,7 @@
 # where there is none, and installs requirements.txt into it.
 PYTHON ?= python3
 
-.PHONY: demo test test-faults docs install
+.PHONY: demo test test-faults coverage docs install
 demo: install
 	.venv/bin/colmrl loop --config demo
 
@@ -17,6 +17,14 @@ docs: install
 
 test-faults: install
 	OMP_NUM_THREADS=1 .venv/bin/python benchmarks/run.py faults --times 25
+
+# Line coverage of all tests, and of what they start or fork; TESTS: some of them.
+COVERAGE = COVERAGE_FILE=$(CURDIR)/outputs/coverage/data .venv/bin/python -m coverage
+coverage: install
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check coverage==7.17.5
+	rm -rf outputs/coverage && mkdir -p outputs/coverage
+	-OMP_NUM_THREADS=1 $(COVERAGE) run -m pytest $(TESTS)
+	$(COVERAGE) combine --quiet && $(COVERAGE) report
 
 install: .venv/installed
 

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from colmrl import scoring
 from colmrl.coding import CodedItems, code
-from colmrl.scoring import MultiVectors, _best_in_blocks, maxsim, truncate
+from colmrl.scoring import MultiVectors, _best_in_blocks, dot, maxsim, truncate
 
 
 def items(counts, dim, seed):
@@ -141,3 +141,57 @@ def test_truncated_vectors_are_unit_prefixes():
     cut = truncate(vectors, 5)
     assert torch.allclose(cut.norm(dim=1), torch.ones(3))
     assert torch.allclose(F.cosine_similarity(cut, vectors[:, :5]), torch.ones(3))
+
+
+def placed(counts, seed):
+    """Items with the place of each vector, and both as lists."""
+    some = [item.float() for item in items(counts, 6, seed)]
+    places = [torch.rand(count, 2, generator=torch.Generator().manual_seed(seed)) for count in counts]
+    packed = MultiVectors.pack(some)
+    return MultiVectors(packed.vectors, packed.offsets, torch.cat(places)), some, places
+
+
+def assert_are(packed, some, places):
+    assert len(packed) == len(some) and packed.counts.tolist() == [len(item) for item in some]
+    assert all(torch.equal(one, item) for one, item in zip(packed.unpack(), some, strict=True))
+    assert packed.offsets.tolist() == [sum(map(len, some[:n])) for n in range(len(some) + 1)]
+    assert packed.positions is None if places is None else torch.equal(packed.positions, torch.cat(places))
+
+
+def test_items_that_are_picked_cut_and_joined_keep_their_vectors_and_places():
+    packed, some, places = placed([3, 1, 4, 2], 0)
+    other, others, beside = placed([2, 5], 1)
+    assert_are(packed.select(torch.tensor([2, 0, 2])), [some[n] for n in (2, 0, 2)], [places[n] for n in (2, 0, 2)])
+    assert_are(packed.slice(1, 3), some[1:3], places[1:3])
+    assert_are(MultiVectors.cat([packed, other]), some + others, places + beside)
+    assert_are(packed.to("cpu"), some, places)
+    assert_are(packed.truncate(2), [F.normalize(item[:, :2], dim=-1) for item in some], places)
+    plain = MultiVectors(packed.vectors, packed.offsets)
+    assert_are(MultiVectors.cat([plain, other]), some + others, None)
+    assert_are(plain.select(torch.tensor([3, 1])), [some[3], some[1]], None)
+    assert_are(plain.slice(0, 2).to("cpu"), some[:2], None)
+
+
+def test_offsets_or_places_of_other_vectors_are_refused():
+    vectors, offsets = torch.ones(3, 2), torch.tensor([0, 1, 3])
+    for wrong in (torch.tensor([1, 2, 3]), torch.tensor([0, 1, 2]), torch.tensor([0, 1, 4])):
+        with pytest.raises(AssertionError):
+            MultiVectors(vectors, wrong)
+    with pytest.raises((AssertionError, TypeError)):  # jaxtyping's, where shapes are checked
+        MultiVectors(vectors, offsets, torch.ones(2, 2))
+
+
+def test_dot_is_each_query_by_each_document():
+    queries, documents = torch.tensor([[1.0, 2.0], [0.0, 1.0], [3.0, 0.0]]), torch.tensor([[1.0, 0.0], [2.0, 5.0]])
+    assert dot(queries, documents).tolist() == [[1.0, 12.0], [0.0, 5.0], [3.0, 6.0]]
+
+
+@pytest.mark.parametrize("block_bytes", [1, 130, 1 << 28])
+def test_the_best_match_in_a_padded_block_is_named_by_its_place_among_all(block_bytes, monkeypatch):
+    monkeypatch.setattr(scoring, "_BLOCK_BYTES", block_bytes)
+    queries, documents = MultiVectors.pack(items([3, 1], 4, 0)), MultiVectors.pack(items([5, 2, 7, 1], 4, 1))
+    best, places = _best_in_blocks(queries.vectors, documents)
+    for number, document in enumerate(documents.unpack()):
+        found = (queries.vectors @ document.T).argmax(1)
+        assert torch.equal(places[number], found + documents.offsets[number])
+        assert torch.allclose(best[number], (queries.vectors * documents.vectors[places[number]]).sum(1))

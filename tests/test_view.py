@@ -42,6 +42,7 @@ def test_bytes_follow_from_the_view(text, vectors, size):
 
 def test_repeated_views_are_kept_once_in_order():
     assert list(map(str, parse_views("multi@64,single@32,multi@64"))) == ["multi@64", "single@32"]
+    assert list(map(str, parse_views(["multi@64", " ", "single@32", "multi@64"]))) == ["multi@64", "single@32"]
 
 
 def test_an_untrained_dim_is_refused_and_the_trained_ones_named():
@@ -54,3 +55,17 @@ def test_an_untrained_dim_is_refused_and_the_trained_ones_named():
 def test_a_head_that_the_model_has_not_is_said():
     with pytest.raises(InputError, match=r"multi@32' asks for a multi head, which the model has not.*single@64$"):
         TrainedViews((64,), ()).check(View.parse("multi@32"))
+
+
+def test_a_view_keeps_all_vectors_in_fp32_unless_it_says_otherwise():
+    assert vars(View("multi", 64)) == vars(View.parse(" multi@64 ")) == vars(View.parse("multi@64:fp32"))
+    assert View("multi", 64) == View("multi", 64, None, "fp32") and View("multi", 64).slug == "multi-64"
+    assert View("single", 64).bytes_per_document() == 256
+    assert View("multi", 64, 32, "int8").slug == "multi-64x32-int8"
+
+
+def test_the_largest_view_of_each_head_that_was_trained_is_known():
+    assert TrainedViews((32, 128), (16, 64)).full() == [View("single", 128), View("multi", 64)]
+    assert TrainedViews((), (8,)).full() == [View("multi", 8)] and TrainedViews((8,), ()).full() == [View("single", 8)]
+    with pytest.raises(InputError, match=r"^view 'multi@64' was not trained: choose from single@64, multi@32$"):
+        TrainedViews((64,), (32,)).check(View("multi", 64))

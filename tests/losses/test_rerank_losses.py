@@ -31,6 +31,7 @@ def test_pairwise_is_the_mean_over_pairs_that_are_there():
     pairs = [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2)]
     terms = [-math.log(sigmoid(SCORES[q, 0] - SCORES[q, d])) for q, d in pairs]
     assert pairwise_logistic(SCORES, THERE).item() == pytest.approx(sum(terms) / len(terms), rel=1e-5)
+    assert pairwise_logistic(SCORES[1:2, :2], THERE[1:2, :2]).item() == pytest.approx(terms[3], rel=1e-5)
     assert pairwise_logistic(SCORES[2:], THERE[2:]).item() == 0  # a query with nothing to be above
 
 
