@@ -21,17 +21,17 @@ import argparse
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from faults_machine import can_mount, limit, other_clock, written
 
 FAULTS = ("none", "two workers", "killed", "interrupted", "two at once", "full disk", "read only", "clock")
 _VARYING = {"measured.json", "metrics.jsonl", "environment.json", ".lock"}  # seconds, of which no two runs share any
@@ -181,7 +181,7 @@ class Bench:
                 self.disturb(signal.SIGKILL)
                 for path in self.out.rglob("*"):
                     os.utime(path, (self.draw.choice((3e7, 4e9)),) * 2)
-                return self.ended(self.start(_other_clock)) == 0 or self._was_done()
+                return self.ended(self.start(other_clock)) == 0 or self._was_done()
 
     def _two(self) -> bool:
         one = self.start()
@@ -198,7 +198,7 @@ class Bench:
             code = self.ended(self.start())
             self._mount("size=1g,remount")
         else:
-            code = self.ended(self.start(lambda: _limit(max(map(len, self.whole.values())) // 2)))
+            code = self.ended(self.start(lambda: limit(max(map(len, self.whole.values())) // 2)))
         return code == 2
 
     def _was_done(self) -> bool:
@@ -223,24 +223,6 @@ class Bench:
         if os.path.ismount(self.out):
             subprocess.run(["umount", self.out], check=True)
         shutil.rmtree(self.out, ignore_errors=True)
-
-
-def _other_clock() -> None:
-    now = time.time
-    time.time = lambda: now() - 40 * 365 * 86400
-    os.environ["TZ"] = "Pacific/Kiritimati"
-    time.tzset()
-
-
-def _limit(size: int) -> None:
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-
-def can_mount() -> bool:
-    with tempfile.TemporaryDirectory() as place:
-        done = subprocess.run(["mount", "-t", "tmpfs", "none", place], capture_output=True)
-        return not done.returncode and not subprocess.run(["umount", place], capture_output=True).returncode
 
 
 def tried(bench: Bench, fault: str, times: int, until: float) -> Counts:
@@ -291,11 +273,9 @@ def main(argv: list[str] | None = None) -> None:
             if counts.injected:
                 rows.append({"stage": name, "fault": fault, **vars(counts)})
                 print(rows[-1], flush=True)
-    total = {key: sum(row[key] for row in rows) for key in ("injected", "survived", "said")}
-    total["lost"] = sum(len(row["lost"]) for row in rows)
+                written(arguments.out, rows, mounts)
+    total = written(arguments.out, rows, mounts)
     print(total)
-    about = {"command": provenance.command(), "commit": provenance.commit(), "machine": f"{os.cpu_count()} cores"}
-    arguments.out.write_text(json.dumps({**about, "mounts": mounts, **total, "rows": rows}, indent=1) + "\n")
     sys.exit(1 if total["lost"] or total["said"] < total["injected"] else 0)
 
 

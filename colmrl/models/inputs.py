@@ -167,7 +167,8 @@ class InputBuilder:
             if len(records) > 1:
                 return [one for record in records for one in self.processed([record])]
             raise InputError(f"{records[0][2]}: the processor refuses it: {error}") from None
-        grids = picture_grids(self.processor, made, [picture.size for picture in pictures]) if pictures else []
+        seen = {name: values for name, values in made.items() if name not in OF_TOKENS}  # those are lists still
+        grids = picture_grids(self.processor, seen, [picture.size for picture in pictures]) if pictures else []
         divided = _divided(made, [len(some) for some in opened], grids)
         return list(zip(divided, _split(grids, [len(some) for some in opened]), strict=True))
 
