@@ -54,7 +54,9 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     rows: list[dict[str, Any]] = []
     for name in arguments.only:
-        case = CASES[name] | ({"batch": 4, "pairs": 8} if arguments.quick else {"batch": 16, "pairs": 64})
+        case: dict[str, Any] = CASES[name] | (
+            {"batch": 4, "pairs": 8} if arguments.quick else {"batch": 16, "pairs": 64}
+        )
         case["epochs"] = EPOCHS
         with tempfile.TemporaryDirectory() as temporary:
             prepare(Path(temporary), case, PEERS[case["head"]])
@@ -76,9 +78,7 @@ def compare(name: str, case: dict[str, Any], folder: Path, repeats: int) -> list
         row: dict[str, Any] = {"case": name, "tool": tool, "version": version(tool)}
         row |= {number: statistics.median(run[number] for run in runs[tool]) for number in NUMBERS}
         row["pairs_per_s"] = pairs / row["epoch_s"]
-        row |= {
-            f"{number}_ratio": row[number] / statistics.median(run[number] for run in ours) for number in NUMBERS
-        }
+        row |= {f"{number}_ratio": row[number] / statistics.median(run[number] for run in ours) for number in NUMBERS}
         losses = runs[tool][0]["losses"]
         row["loss_difference"] = max(abs(a - b) for a, b in zip(losses, ours[0]["losses"], strict=True))
         rows.append(row | {"losses": [round(loss, 6) for loss in losses]})

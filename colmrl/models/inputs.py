@@ -153,9 +153,7 @@ class InputBuilder:
         ]
         return [self._placed(one, [grid.positions() for grid in grids]) for one, grids in made]
 
-    def processed(
-        self, records: Sequence[tuple[str, Sequence[str], str]]
-    ) -> list[tuple[ModelInput, list[Grid]]]:
+    def processed(self, records: Sequence[tuple[str, Sequence[str], str]]) -> list[tuple[ModelInput, list[Grid]]]:
         """What the processor makes of each text with its pictures, and how their tokens lie; a name is for messages.
 
         One call, which costs what a small picture does; where it refuses them, one each tells which it refuses.
