@@ -54,7 +54,9 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     rows: list[dict[str, Any]] = []
     for name in arguments.only:
-        case = CASES[name] | ({"batch": 4, "pairs": 8} if arguments.quick else {"batch": 16, "pairs": 64})
+        case: dict[str, Any] = CASES[name] | (
+            {"batch": 4, "pairs": 8} if arguments.quick else {"batch": 16, "pairs": 64}
+        )
         case["epochs"] = EPOCHS
         with tempfile.TemporaryDirectory() as temporary:
             prepare(Path(temporary), case, PEERS[case["head"]])

@@ -9,6 +9,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import datasets  # noqa: F401
 import torch
@@ -76,7 +77,8 @@ def sentence_transformers(folder: Path, case: dict) -> dict:
         model = kind(str(folder / "sentence-transformers"), device="cpu")
     if case["family"] != "bert":  # its own, by the backend whose pixels are ours too
         own = transformers.AutoImageProcessor.from_pretrained(folder / "sentence-transformers", backend="pil")
-        model[0].processor.image_processor = own
+        processor: Any = model[0].processor
+        processor.image_processor = own
     if case["tuning"] == "lora":
         adapt(model, model[0].auto_model, folder)
     prefix = "SentenceTransformer" if single else "MultiVectorEncoder"

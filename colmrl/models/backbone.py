@@ -127,7 +127,7 @@ def pixels_used(processor: Any) -> int:
     return int(size.longest_edge or image_processor.max_patches * size.height * size.width)
 
 
-def picture_grids(processor: Any, inputs: Mapping[str, Tensor], sizes: Sequence[tuple[int, int]]) -> list[Grid]:
+def picture_grids(processor: Any, inputs: Mapping[str, Any], sizes: Sequence[tuple[int, int]]) -> list[Grid]:
     """How the tokens of each picture lie on it, in what the processor made of pictures of (width, height) pixels."""
     images = processor.image_processor
     if "image_grid_thw" in inputs:

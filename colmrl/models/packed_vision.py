@@ -20,7 +20,7 @@ _NAME = "colmrl_instead_of_flash"  # transformers gives every piece's length to 
 
 def speed_up_vision(model: Any) -> None:
     """Of a model whose pictures are packed, and whose attention is sdpa; others stay as they are."""
-    vision = getattr(model.config, "vision_config", None)
+    vision: Any = getattr(model.config, "vision_config", None)
     if not hasattr(vision, "spatial_merge_size") or vision._attn_implementation != "sdpa":
         return
     AttentionInterface.register(_NAME, _attend)

@@ -5,9 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 
 _PADDING = 0.1  # of what the model computes on, at most
-# Tokens of padding that a forward and backward pass less is worth, for what starting its operations costs: measured on
-# a CPU, reckoned on a GPU, where starting costs as much and a token far less (docs/performance-log.md).
-PASS_TOKENS_CPU, PASS_TOKENS_GPU = 64, 2048
+# What is multiplied and added in the time that starting one layer's operations takes, forward and backward: measured on
+# a core of a CPU, reckoned for a GPU (docs/performance-log.md).
+_LAYER_FLOP_CPU, _LAYER_FLOP_GPU = 2e8, 4e11
+_WEIGHTS, _FLOP = 12, 6  # of a layer, times its width squared; of a weight and a token, forward and backward
+
+
+def tokens_worth_a_pass(width: int, on_gpu: bool) -> int:
+    """Of padding in a model of that width: what one forward and backward pass less is worth."""
+    return max(1, round((_LAYER_FLOP_GPU if on_gpu else _LAYER_FLOP_CPU) / (_FLOP * _WEIGHTS * width**2)))
 
 
 def chunks_of(lengths: Sequence[int], records: int | None = None, tokens: int | None = None) -> list[list[int]]:

@@ -19,7 +19,7 @@ from colmrl.models.retriever import Embeddings, Retriever
 from colmrl.processes import on_first, processes
 from colmrl.runtime import use_torch
 from colmrl.training.batches import Collator
-from colmrl.training.chunks import PASS_TOKENS_CPU, PASS_TOKENS_GPU
+from colmrl.training.chunks import tokens_worth_a_pass
 from colmrl.training.ema import Ema
 from colmrl.training.gather import gather_counts, sum_over_processes
 from colmrl.training.grad_cache import cached_step, tensors
@@ -47,8 +47,8 @@ class RetrieverTrainer(ResumableTrainer):
         train = config.train
         self._cached = bool(train.mini_batch_size or train.mini_batch_tokens or train.auto_batch)
         _check_engine(self, config, self._cached)
-        if isinstance(self.data_collator, Collator) and not _sharded(self):
-            worth = PASS_TOKENS_CPU if self.args.device.type == "cpu" else PASS_TOKENS_GPU
+        if isinstance(self.data_collator, Collator) and isinstance(self.model, Retriever) and not _sharded(self):
+            worth = tokens_worth_a_pass(self.model.backbone.hidden_size, self.args.device.type != "cpu")
             self.data_collator = replace(self.data_collator, pass_tokens=worth)
 
     def training_step(

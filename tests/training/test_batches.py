@@ -19,7 +19,7 @@ from colmrl.models.backbone import load_processor
 from colmrl.models.inputs import InputBuilder
 from colmrl.models.retriever import Retriever
 from colmrl.training.batches import Collator, ExampleDataset, check_teacher, key
-from colmrl.training.chunks import by_length, chunks_of
+from colmrl.training.chunks import by_length, chunks_of, tokens_worth_a_pass
 
 
 def examples_of(triples):
@@ -76,6 +76,11 @@ def test_no_division_of_a_batch_costs_less_padding_and_passes(lengths, worth):
 
     every = (ends for count in range(len(falling)) for ends in combinations(range(1, len(falling)), count))
     assert sum(len(chunk) * lengths[chunk[0]] + worth for chunk in chunks) == min(map(cost, every))
+
+
+def test_a_pass_is_worth_more_padding_in_a_small_model_and_on_a_gpu():
+    assert tokens_worth_a_pass(384, False) < tokens_worth_a_pass(128, False) < tokens_worth_a_pass(128, True)
+    assert tokens_worth_a_pass(8192, False) == 1
 
 
 @pytest.fixture
