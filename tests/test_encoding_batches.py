@@ -1,26 +1,24 @@
 """Which records are encoded together, and that it changes nothing."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from colmrl import encoding
 from colmrl.configure import load_config
 from colmrl.data.records import Document
 from colmrl.encoding import embed
+from colmrl.models import batching
 from colmrl.models.retriever import Retriever
 
 
 def test_batches_hold_so_many_records_and_tokens_at_most_the_longest_first():
     lengths = [10.0, 700, 30, 500, 20, 480, 40, 0]
-    batches = encoding._batches(lengths, 3, 1000)
-    assert batches == [[1], [3, 5], [6, 2, 4], [0, 7]]
-    assert encoding._batches(lengths, 3, math.inf) == [[1, 3, 5], [6, 2, 4], [0, 7]]
-    assert encoding._batches([5000.0, 5000], 8, 1000) == [[0], [1]]  # what is longer stands alone
-    assert encoding._batches([], 8, 1000) == []
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert batching.batches(lengths, 3, cpu) == [[1], [3, 5], [6, 2, 4], [0, 7]]
+    assert batching.batches(lengths, 3, gpu) == [[1, 3, 5], [6, 2, 4], [0, 7]]
+    assert batching.batches([5000.0, 5000], 8, cpu) == [[0], [1]]  # what is longer stands alone
+    assert batching.batches([], 8, cpu) == []
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +36,7 @@ def pages(tmp_path_factory) -> list[Document]:
 def test_small_batches_on_a_cpu_give_the_same_vectors(family, tiny, pages, monkeypatch):
     model = Retriever.create(load_config(None, [f"model.backbone={tiny(family)}"])).eval()
     expected = embed(model, "documents", pages, 8)
-    monkeypatch.setattr(encoding, "_CPU_TOKENS", 20)
+    monkeypatch.setattr(batching, "CPU_TOKENS", 20)
     found = embed(model, "documents", pages, 8)
     assert torch.allclose(found.single, expected.single, atol=1e-5)
     assert torch.equal(found.multi.offsets, expected.multi.offsets)
