@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from colmrl.models.backbone import load_processor
@@ -28,6 +29,19 @@ def test_pictures_cut_at_once_are_the_processors_own_to_the_bit(family, tiny):
         assert found.keys() == expected.keys()
         assert torch.equal(found["pixel_values"], expected["pixel_values"])
         assert torch.equal(found["image_grid_thw"], expected["image_grid_thw"])
+
+
+@pytest.mark.parametrize("tiles", [1, 5])
+def test_pictures_cut_into_tiles_at_once_are_the_processors_own_to_the_bit(tiles, tiny):
+    ours = load_processor(str(tiny("internvl")), tiles * 64**2, None).image_processor
+    theirs = GotOcr2ImageProcessorPil.from_pretrained(tiny("internvl"), max_patches=tiles)
+    pages = [picture(*size) for size in SIZES]
+    for given in (*[[page] for page in pages], pages):
+        for cropped in (False, True):
+            found, expected = (one(given, return_tensors="pt", crop_to_patches=cropped) for one in (ours, theirs))
+            assert found.keys() == expected.keys()
+            assert torch.equal(found["pixel_values"], expected["pixel_values"])
+            assert torch.equal(found["num_patches"], expected["num_patches"])
 
 
 def test_what_is_asked_otherwise_is_done_otherwise(tiny):
