@@ -70,6 +70,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--documents", type=int, help="a case, instead of each one's own number")
     parser.add_argument("--only", nargs="*", choices=[*CASES], default=[*CASES], metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--tools", nargs="*", help="beside our embed; none: all")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/encode.json"))
@@ -83,7 +84,7 @@ def main(argv: list[str]) -> None:
                 skipped[name] = f"{SHARED} is not there"
                 continue
             tools = [t for t in (*OURS, *case.peers) if options.tools is None or t in (BASE, *options.tools)]
-            prepare(folder, case, case.quick if options.quick else case.documents)
+            prepare(folder, case, case.quick if options.quick else options.documents or case.documents)
             found, versions = measure(folder, tools, 1 if options.quick else options.rounds, name, skipped)
             rows += [row(name, folder, tool, found, versions) for tool in found]
     names = ("case", "tool", "version", "documents_per_cpu_s", "median_s", "ratio", "preparing_s", "peak_mib")

@@ -3,7 +3,6 @@
 import datetime
 import functools
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +20,7 @@ from colmrl.data.fingerprint import record_hash
 from colmrl.data.reading import read_collection
 from colmrl.data.records import Document, Query, Records
 from colmrl.errors import InputError
+from colmrl.models.batching import batches
 from colmrl.models.retriever import Description, Embeddings, Retriever, fingerprint, read_description
 from colmrl.models.sources import located
 from colmrl.processes import data_worker, locked_by_first, on_first, processes, rank, start, wait
@@ -33,7 +33,6 @@ from colmrl.view import parse_views
 
 log = logging.getLogger(__name__)
 _PATIENCE = datetime.timedelta(days=1)  # processes wait for the one with the longest documents
-_CPU_TOKENS = 1024  # of a batch, about
 RecordsOf = Mapping[Kind, Records[Document] | Records[Query]]
 
 
@@ -179,14 +178,12 @@ def embed(
     label: str = "",
 ) -> Embeddings:
     """Both heads' embeddings of the records, in their order, on the CPU. Which are batched together changes
-    nothing but speed: records of similar length go together, the longest first, so that memory fails early. On a CPU
-    batches of long ones have fewer: nothing is gained there by more tokens, and memory asked of the kernel each time.
+    nothing but speed: records of similar length go together, the longest first, so that memory fails early.
     """
-    lengths = [model.inputs.about(record) for record in records]
-    batches = _batches(lengths, batch_size, _CPU_TOKENS if model.device.type == "cpu" else math.inf)
+    together = batches([model.inputs.about(record) for record in records], batch_size, model.device)
     build: Any = model.inputs.documents if kind == "documents" else model.inputs.queries
     loader = DataLoader(
-        [[records[i] for i in batch] for batch in batches],  # pyright: ignore[reportArgumentType]
+        [[records[i] for i in batch] for batch in together],  # pyright: ignore[reportArgumentType]
         batch_size=None,
         collate_fn=build,
         num_workers=workers,
@@ -195,7 +192,7 @@ def embed(
     single: list[Tensor | None] = [None] * len(records)
     multi: list[MultiVectors | None] = [None] * len(records)
     with torch.inference_mode():
-        for batch, inputs in track(zip(batches, loader, strict=True), label, len(batches)):
+        for batch, inputs in track(zip(together, loader, strict=True), label, len(together)):
             result = model({name: tensor.to(model.device) for name, tensor in inputs.items()})
             for place, i in enumerate(batch):
                 if result.single is not None:
@@ -206,19 +203,6 @@ def embed(
         single=torch.stack([v for v in single if v is not None]) if model.single is not None else None,
         multi=MultiVectors.cat([v for v in multi if v is not None]) if model.multi is not None else None,
     )
-
-
-def _batches(lengths: Sequence[float], batch_size: int, most_tokens: float) -> list[list[int]]:
-    """Places of so many records of similar length, and so many tokens, at most; a longer record stands alone."""
-    batches: list[list[int]] = []
-    for place in sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True):
-        last = batches[-1] if batches else []
-        fits = 0 < len(last) < batch_size and (len(last) + 1) * lengths[last[0]] <= most_tokens
-        if fits:
-            last.append(place)
-        else:
-            batches.append([place])
-    return batches
 
 
 def _array(embedded: Embeddings, spec: ArraySpec, manifest: Manifest) -> np.ndarray | MultiVectors:

@@ -115,7 +115,7 @@ class InputBuilder:
                     pad(part, (0, 0) * (part.ndim - 2) + ((gap, 0) if left else (0, gap)), value=padding.get(name, 0))
                     for part, gap in zip(parts, gaps, strict=True)
                 ]
-            batch[name] = torch.cat(parts)
+            batch[name] = torch.cat(parts) if len(parts) > 1 else parts[0]  # no copy of a page's pixels
         return batch
 
     def each(self, records: Sequence[Told]) -> list[ModelInput]:

@@ -1,14 +1,16 @@
 """Pictures cut into patches in one pass, and patches embedded by one product of matrices: the same numbers, sooner.
 
-transformers' image processor for Qwen-VL makes an array of a picture, a picture of it to resize it, an array again,
-floats, and only then patches, twice over for its two moments in time. Here 8-bit pixels are cut, and each becomes its
-float by looking it up: the processor's own rescaling and normalisation of the 256 values that there are. Bit-equal.
+transformers' image processors for Qwen-VL and InternVL make an array of a picture, a picture of it to resize it, an
+array again, floats, and only then patches (twice over, for two moments in time). Here 8-bit pixels are cut, and each
+becomes its float by looking it up: the processor's own rescaling and normalisation of the 256 values that there are.
+Bit-equal.
 
 A convolution whose kernel is as large as what it is given is a product; torch's takes ten times as long on a CPU.
 """
 
 import importlib
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -19,53 +21,86 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_CUTS_PATCHES = "image_processing_pil_qwen2_vl"
+Levels = Float[np.ndarray, "3 256"]  # what becomes of each value of each colour
 _BLOCK = 64  # patches at a time, so that what is made of them stays in a core's cache
 
 
 def cut_at_once(images: Any) -> None:
-    """Give an image processor that cuts patches the quick way, under its own name; others stay as they are."""
+    """Give an image processor that cuts patches or tiles the quick way, under its own name; others stay as they are."""
     kind = type(images)
-    if kind.__module__.endswith(_CUTS_PATCHES):
-        images.__class__ = type(kind.__name__, (_AtOnce, kind), {"__module__": kind.__module__})
+    quick = _QUICK.get(kind.__module__.rpartition(".")[2])
+    if quick is not None:
+        images.__class__ = type(kind.__name__, (quick, kind), {"__module__": kind.__module__})
 
 
 class _AtOnce:
+    """The processor's own way for what is asked otherwise than usual."""
+
     def _preprocess_image_like_inputs(self, images: Any, *given: Any, **asked: Any) -> Any:
         base: Any = super()
         flat = base._prepare_images_structure(images)
         usual = not given and all(asked[name] for name in ("do_resize", "do_rescale", "do_normalize"))
         usual = usual and all(isinstance(asked[name], list | tuple) for name in ("image_mean", "image_std"))
-        usual = usual and isinstance(asked["resample"], int) and bool(asked["size"].longest_edge)
+        usual = usual and isinstance(asked["resample"], int) and asked["return_tensors"] == "pt"
         if not usual or not all(isinstance(one, Image.Image) and one.mode == "RGB" for one in flat):
             return base._preprocess_image_like_inputs(images, *given, **asked)
         source: Any = importlib.import_module(type(self).__module__)
-        patch, merge, size = asked["patch_size"], asked["merge_size"], asked["size"]
         factors = asked["rescale_factor"], tuple(asked["image_mean"]), tuple(asked["image_std"])
-        levels = _levels(type(self), *factors)
+        return source.BatchFeature(self.cut(flat, _levels(type(self), *factors), source, asked), tensor_type="pt")
+
+    def cut(self, pictures: list[Image.Image], levels: Levels, source: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+class _Patches(_AtOnce):
+    def cut(self, pictures: list[Image.Image], levels: Levels, source: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
+        patch, merge, size = asked["patch_size"], asked["merge_size"], asked["size"]
         limits = {"factor": patch * merge, "min_pixels": size.shortest_edge, "max_pixels": size.longest_edge}
-        cut, grids = [], []
-        for picture in flat:
+        made, grids = [], []
+        for picture in pictures:
             height, width = source.smart_resize(picture.height, picture.width, **limits)
             resized = np.asarray(picture.resize((width, height), asked["resample"]))
-            cut.append(patches(resized, levels, patch, merge, asked["temporal_patch_size"]))
+            made.append(patches(resized, levels, patch, merge, asked["temporal_patch_size"]))
             grids.append([1, height // patch, width // patch])
-        pixels = cut[0] if len(cut) == 1 else np.concatenate(cut)
-        made = {"pixel_values": pixels, "image_grid_thw": np.array(grids, dtype=np.int64)}
-        return source.BatchFeature(made, tensor_type=asked["return_tensors"])
+        pixels = made[0] if len(made) == 1 else np.concatenate(made)
+        return {"pixel_values": pixels, "image_grid_thw": np.array(grids, dtype=np.int64)}
+
+
+class _Tiles(_AtOnce):
+    def cut(self, pictures: list[Image.Image], levels: Levels, source: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
+        least, most = asked["min_patches"], asked["max_patches"]
+        height, width = asked["size"].height, asked["size"].width
+        tiles = []
+        for picture in pictures:
+            columns, rows = 1, 1
+            if asked["crop_to_patches"] and most > 1:
+                shape = picture.height, picture.width
+                columns, rows = source.get_optimal_tiled_canvas(shape, (height, width), least, most)
+            whole = np.asarray(picture.resize((columns * width, rows * height), asked["resample"]))
+            cut = whole.reshape(rows, height, columns, width, 3).transpose(0, 2, 4, 1, 3).reshape(-1, 3, height, width)
+            if len(cut) > 1:
+                small = np.asarray(picture.resize((width, height), asked["resample"]))
+                cut = np.concatenate([cut, small.transpose(2, 0, 1)[None]])
+            tiles.append(cut)
+        pixels = np.empty((sum(map(len, tiles)), 3, height, width), dtype=np.float32)
+        for place, tile in enumerate(itertools.chain(*tiles)):
+            for colour, level in enumerate(levels):
+                pixels[place, colour] = level.take(tile[colour])
+        return {"pixel_values": pixels, "num_patches": [len(cut) for cut in tiles]}
+
+
+_QUICK = {"image_processing_pil_qwen2_vl": _Patches, "image_processing_pil_got_ocr2": _Tiles}
 
 
 @lru_cache
-def _levels(kind: Any, factor: float, mean: Sequence[float], std: Sequence[float]) -> Float[np.ndarray, "3 256"]:
+def _levels(kind: Any, factor: float, mean: Sequence[float], std: Sequence[float]) -> Levels:
     """What the processor makes of each value of each colour."""
     values = np.tile(np.arange(256, dtype=np.uint8)[:, None], (3, 1, 1))
     processor = kind()
     return processor.normalize(processor.rescale(values, factor), mean, std)[:, :, 0]
 
 
-def patches(
-    pixels: np.ndarray, levels: Float[np.ndarray, "3 256"], patch: int, merge: int, times: int
-) -> Float[np.ndarray, "n values"]:
+def patches(pixels: np.ndarray, levels: Levels, patch: int, merge: int, times: int) -> Float[np.ndarray, "n values"]:
     """Of a picture [height, width, 3] in 8 bits: square patches, those that become one token one after another; in
     each, every colour `times` times."""
     height, width, colours = pixels.shape

@@ -24,6 +24,7 @@ from colmrl.config import Config, ModelConfig, RerankConfig
 from colmrl.data.records import Document, Query
 from colmrl.errors import InputError
 from colmrl.models.attention import AttentionKernel
+from colmrl.models.batching import batches
 from colmrl.models.heads import pool
 from colmrl.models.inputs import ModelInput, tokens
 from colmrl.models.language import LanguageModel, Past
@@ -175,10 +176,8 @@ class PointwiseReranker:
         else:
             parts = [model.prompt.joined(asked, part) for part in parts]
         scores = np.zeros(len(parts), dtype=np.float32)
-        order = sorted(range(len(parts)), key=lambda place: tokens(parts[place]))
         size = model.description.rerank.batch_size
-        for start in range(0, len(order), size):
-            places = order[start : start + size]
+        for places in batches([tokens(part) for part in parts], size, model.device):
             batch = model.prompt.inputs.join([parts[place] for place in places])
             scores[places] = model(self._moved(batch), past).sigmoid().float().cpu().numpy()
         return scores

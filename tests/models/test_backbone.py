@@ -54,7 +54,9 @@ def test_hidden_states_are_the_librarys_own_and_no_logits_are_computed(family, t
     with torch.no_grad():
         expected = AutoModel.from_pretrained(tiny(family)).eval()(**batch).last_hidden_state
         hidden, _ = backbone(batch)
-    assert torch.allclose(hidden, expected, atol=1e-5) and hidden.shape[-1] == backbone.hidden_size
+    assert hidden.shape[-1] == backbone.hidden_size
+    # Patches embedded by a product (models/patches.py) are rounded otherwise than by a convolution.
+    assert torch.allclose(hidden, expected, atol=1e-5) if family in VISION else torch.equal(hidden, expected)
     assert not any("lm_head" in name for name, _ in backbone.named_modules())
 
 

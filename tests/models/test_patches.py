@@ -1,0 +1,71 @@
+"""Pictures are prepared, and patches embedded, as transformers does it: the same numbers."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from colmrl.models.backbone import load_processor
+from colmrl.models.patches import embed_by_product
+
+SIZES = [(64, 64), (300, 420), (31, 17), (1000, 40)]  # width × height: as it is, made smaller, larger, long
+
+
+def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
+    pixels = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_pictures_cut_at_once_are_the_processors_own_to_the_bit(family, tiny):
+    ours = load_processor(str(tiny(family)), 48**2, None).image_processor
+    theirs = Qwen2VLImageProcessorPil.from_pretrained(tiny(family), size=dict(ours.size))
+    pages = [picture(*size) for size in SIZES]
+    for given in (*[[page] for page in pages], pages, [pages], [picture(40, 90, "L")], [np.asarray(pages[1])]):
+        found, expected = ours(given, return_tensors="pt"), theirs(given, return_tensors="pt")
+        assert found.keys() == expected.keys()
+        assert torch.equal(found["pixel_values"], expected["pixel_values"])
+        assert torch.equal(found["image_grid_thw"], expected["image_grid_thw"])
+
+
+@pytest.mark.parametrize("tiles", [1, 5])
+def test_pictures_cut_into_tiles_at_once_are_the_processors_own_to_the_bit(tiles, tiny):
+    ours = load_processor(str(tiny("internvl")), tiles * 64**2, None).image_processor
+    theirs = GotOcr2ImageProcessorPil.from_pretrained(tiny("internvl"), max_patches=tiles)
+    pages = [picture(*size) for size in SIZES]
+    for given in (*[[page] for page in pages], pages):
+        for cropped in (False, True):
+            found, expected = (one(given, return_tensors="pt", crop_to_patches=cropped) for one in (ours, theirs))
+            assert found.keys() == expected.keys()
+            assert torch.equal(found["pixel_values"], expected["pixel_values"])
+            assert torch.equal(found["num_patches"], expected["num_patches"])
+
+
+def test_what_is_asked_otherwise_is_done_otherwise(tiny):
+    ours = load_processor(str(tiny("qwen2_5_vl")), None, None).image_processor
+    theirs = Qwen2VLImageProcessorPil.from_pretrained(tiny("qwen2_5_vl"))
+    page = picture(64, 48)
+    for asked in ({"do_normalize": False}, {"do_resize": False}, {"image_mean": 0.5, "image_std": 0.5}):
+        found, expected = (one([page], return_tensors="np", **asked) for one in (ours, theirs))
+        assert np.array_equal(found["pixel_values"], expected["pixel_values"])
+
+
+def test_a_processor_that_cuts_at_once_is_saved_as_what_it_was(tiny, tmp_path):
+    load_processor(str(tiny("qwen2_5_vl")), None, None).save_pretrained(tmp_path)
+    assert (tmp_path / "processor_config.json").read_text() == (
+        tiny("qwen2_5_vl") / "processor_config.json"
+    ).read_text()
+
+
+def test_a_patch_embedded_by_a_product_is_the_convolution_of_it():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv3d(3, 8, (2, 14, 14), stride=(2, 14, 14)))
+    names, patches, whole = [*model.state_dict()], torch.randn(5, 3, 2, 14, 14), torch.randn(1, 3, 4, 28, 28)
+    expected, of_whole = model(patches), model(whole)
+    embed_by_product(model)
+    assert torch.allclose(model(patches), expected, atol=1e-6) and model(patches).shape == expected.shape
+    assert torch.equal(model(whole), of_whole)  # of several patches, still a convolution
+    assert [*model.state_dict()] == names
