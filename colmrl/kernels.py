@@ -181,12 +181,8 @@ def _tasks(offsets: Sequence[int], columns: Tensor) -> Iterator[_Task]:
     while start < count:
         whole = bisect_right(offsets, offsets[start] + _TASK_ROWS) - 1
         stop = min(max(start + 1, whole), start + documents)
-        cuts, firsts, blocks = [offsets[start]], [], []
-        for end in offsets[start + 1 : stop + 1]:
-            firsts.append(len(cuts) - 1)
-            pieces = -(-(end - cuts[-1]) // rows)
-            size = -(-(end - cuts[-1]) // pieces)
-            cuts += [*range(cuts[-1] + size, end, size), end]
+        cuts, firsts = _cuts(offsets[start : stop + 1], rows)
+        blocks = []
         piece = 0
         while piece < len(cuts) - 1:
             last = max(piece + 1, bisect_right(cuts, cuts[piece] + rows) - 1)
@@ -194,6 +190,19 @@ def _tasks(offsets: Sequence[int], columns: Tensor) -> Iterator[_Task]:
             piece = last
         yield _Task(start, stop, cuts, firsts, blocks)
         start = stop
+
+
+def _cuts(offsets: Sequence[int], rows: int) -> tuple[list[int], list[int]]:
+    """Where vectors are cut so that no piece has more than `rows`, and each document's first piece."""
+    if np.diff(offsets).max() <= rows:
+        return list(offsets), list(range(len(offsets) - 1))
+    cuts, firsts = [offsets[0]], []
+    for end in offsets[1:]:
+        firsts.append(len(cuts) - 1)
+        pieces = -(-(end - cuts[-1]) // rows)
+        size = -(-(end - cuts[-1]) // pieces)
+        cuts += [*range(cuts[-1] + size, end, size), end]
+    return cuts, firsts
 
 
 class _Room(threading.local):
