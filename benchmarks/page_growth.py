@@ -26,6 +26,13 @@ def lines(content: dict[str, Any]) -> list[str]:
             ("yes" if row["flat"] else "**no**") if "flat" in row else "",
         ]
         rows.append(f"| {' | '.join(cells)} |")
+    if any(row["case"].startswith("index ivf") and not row["linear"] for row in content["rows"]):
+        rows += [
+            "",
+            "An ivf index takes n^1.5 to build: its lists grow with √n, which is why its search takes no more than √n. "
+            f"From {scale_costs.TRAINED_ON // 39:,} lists on (2.8 million vectors; `index.training_vectors`) they stay "
+            "as many, and building is linear.",
+        ]
     said = f"`{content['command']}`, commit {content['commit']}, {content['machine']}."
     parts = ["## How cost grows", "", said, "", *rows]
     if content["paper"]:

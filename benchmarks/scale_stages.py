@@ -10,7 +10,7 @@ import torch
 from colmrl.configure import load_config
 from colmrl.view import View
 
-ONE_AT_A_TIME = 200
+ONE_AT_A_TIME, FEW = 200, 20  # queries; few where each goes through all multi-vectors
 STEPS = 12
 Stage = tuple[Callable[[], object], int, Path | None, float]
 _COMMON = ("device=cpu", "threads=1")
@@ -85,7 +85,7 @@ def _search(folder: Path, view: str, way: str) -> Stage:
     from colmrl.store import EmbeddingStore
 
     queries = EmbeddingStore(folder / "store/queries")
-    rows = range(min(ONE_AT_A_TIME, len(queries)))
+    rows = range(min(FEW if (view[0], way) == ("m", "exact") else ONE_AT_A_TIME, len(queries)))
     asked = Asked.of_store(queries, rows)
     index = None if way == "exact" else folder / f"indexes-{way}" / f"{View.parse(view).slug}-{way}"
     documents = EmbeddingStore(folder / "store/documents")
