@@ -3,7 +3,7 @@
     python benchmarks/run.py scale              # --quick: a hundredth of the documents, a few stages
 
 Encoding and training read generated pictures of 64×64 with a tiny InternVL; indexing, mining, searching, judging read
-generated stores (single@128 and multi@64, eight vectors a document; clustered, each query near its one answer). What
+generated stores (single@256 and multi@64, eight vectors a document; clustered, each query near its one answer). What
 does not grow stays as it is: 2,000 queries to mine for, 500 to judge, 200 (multi, exactly: 20) asked one at a time, 12
 training steps. Each stage is a process of its own with one thread. CPU seconds of the stage alone, without imports and,
 for searches asked one at a time, a query. Memory beyond what the process held after importing: the highest that was
@@ -39,9 +39,9 @@ STEPS = 12
 ID_BYTES = 400  # of own memory a document
 LINEAR = 1.1
 STAGES = (
-    "encode", "train, a step", "index flat single@128", "index ivf single@128", "index ivf multi@64", "mine single@128",
-    "search single@128, exact", "search single@128, ivf", "search multi@64, exact", "search multi@64, ivf",
-    "eval single@128", "eval multi@64",
+    "encode", "train, a step", "index flat single@256", "index ivf single@256", "index ivf multi@64", "mine single@256",
+    "search single@256, exact", "search single@256, ivf", "search multi@64, exact", "search multi@64, ivf",
+    "eval single@256", "eval multi@64",
 )  # fmt: skip
 MUST_BE_FLAT = ("encode", "mine", "eval")  # of the index and of exact search, the vectors are what is held
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 FOLDS = (1, 4, 16)
-SINGLE, MULTI, VECTORS = 128, 64, 8
+SINGLE, MULTI, VECTORS = 256, 64, 8
 QUERIES, TOKENS = 2_000, 6
 SHARD = 1024
 PICTURE_SHARD = 128
