@@ -112,8 +112,8 @@ def markdown(paper: list[dict[str, Any]]) -> str:
     lines = [
         f"Assumed: {PAGES_A_SECOND:g} pages a second to encode, {QUERY_TOKENS} vectors a query at multi. Times are one "
         f"core's; the engine is chosen for machines of {CORES} cores and {RAM >> 30} GB. Measured: bytes a page, bytes "
-        "and nanoseconds a dimension of the searches above; all else is extrapolated from these. A query of a cluster was "
-        "not timed: no server was at hand. A funnel (`single@256/1000+multi@64x32`) costs its first stage, and the "
+        "and nanoseconds a dimension of the searches above; all else is extrapolated from these. A query of a cluster "
+        "was not timed: no server was at hand. A funnel (`single@256/1000+multi@64x32`) costs its first stage, and the "
         "vectors of 1,000 pages read from disk: 8 MB at multi@64x32, 903 MB of whole pages.",
         "",
         head + "| rabitq in memory | engine |",
