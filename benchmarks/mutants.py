@@ -6,9 +6,9 @@
 
 Mutants are mutmut's (benchmarks/mutants_made.py), drawn from all of a module's by the seed. Against each run only the
 module's own tests, and of them only those that reach the changed lines (coverage contexts), cheapest first, until one
-fails; at most --most-seconds of them. mutmut's own runner keeps all mutants of a file in it behind trampolines, which
-jaxtyping's import hook does not take; here every mutant is a copy of the tree with one file changed, and a forked child
-that imports it anew (benchmarks/mutants_tests.py). The same tests have to pass before on the copy as it is.
+fails; at most --most-seconds of them. mutmut's own runner passes over functions with decorators (its mutants stand side
+by side behind trampolines); here every mutant is a copy of the tree with one file changed, and a forked child that
+imports it anew (benchmarks/mutants_tests.py). The same tests have to pass before on the copy as it is.
 
 A mutant is killed where a test fails, a shape check included, or the time runs out. What survives is named in
 benchmarks/results/mutants.json, with the reason from benchmarks/survivors.yaml where no test can or need notice.
