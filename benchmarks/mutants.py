@@ -6,9 +6,9 @@
 
 Mutants are mutmut's (benchmarks/mutants_made.py), drawn from all of a module's by the seed. Against each run only the
 module's own tests, and of them only those that reach the changed lines (coverage contexts), cheapest first, until one
-fails; at most --most-seconds of them. mutmut's own runner keeps all mutants of a file in it behind trampolines, which
-jaxtyping's import hook does not take; here every mutant is a copy of the tree with one file changed, and a forked child
-that imports it anew (benchmarks/mutants_tests.py). The same tests have to pass before on the copy as it is.
+fails; at most --most-seconds of them. mutmut's own runner passes over functions with decorators (its mutants stand side
+by side behind trampolines); here every mutant is a copy of the tree with one file changed, and a forked child that
+imports it anew (benchmarks/mutants_tests.py). The same tests have to pass before on the copy as it is.
 
 A mutant is killed where a test fails, a shape check included, or the time runs out. What survives is named in
 benchmarks/results/mutants.json, with the reason from benchmarks/survivors.yaml where no test can or need notice.
@@ -60,11 +60,11 @@ class Trial:
     def tree(self) -> Path:
         return self.work / "tree"
 
-    def row(self, module: str, sample: int | None, seed: int) -> dict[str, Any]:
+    def row(self, module: str, sample: int | None, seed: int, tests: list[str]) -> dict[str, Any]:
         from mutants_made import drawn
         from mutants_tests import preload, run, traced
 
-        started, (paths, tests) = _cpu_s(), MODULES[module]
+        started, paths = _cpu_s(), MODULES[module][0]
         shutil.rmtree(self.tree, ignore_errors=True)
         _copy_tree(self.tree)
         found = traced(self.tree, [*tests, *(f"--deselect={test}" for test in LEFT_OUT)], self.work)
@@ -80,8 +80,8 @@ class Trial:
             (self.tree / mutant.file).write_text(mutant.code)
             what, by = run(self.tree, some, expected_s, self.work) if some else ("passed", "")
             shutil.copy2(ROOT / mutant.file, self.tree / mutant.file)
-            tests = by or f"{len(some)} of {len(all_of_them)} tests"
-            print(f"{_cpu_s() - started:6.0f} {what:8}{mutant.name}   {tests}", flush=True)
+            said = by or f"{len(some)} of {len(all_of_them)} tests"
+            print(f"{_cpu_s() - started:6.0f} {what:8}{mutant.name}   {said}", flush=True)
             if what != "passed":
                 counts[what] += 1
                 continue
@@ -93,7 +93,7 @@ class Trial:
         numbers = {"changes": every, "mutants": len(mutants), "killed": killed, "score": killed / len(mutants)}
         numbers |= {"low": low, "high": high, "cpu_s": round(_cpu_s() - started)}
         failing = [test for test in found.failed if test in found.asks]
-        return {"module": module, **numbers, "by": counts, "not_run": failing, "survived": survived}
+        return {"module": module, "tests": tests, **numbers, "by": counts, "not_run": failing, "survived": survived}
 
 
 def wilson(killed: int, tried: int, z: float = 1.96) -> tuple[float, float]:
@@ -154,6 +154,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--sample", type=int, default=60, help="mutants of each module; 0: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--most-seconds", type=float, default=20, help="of tests against one mutant, CPU seconds")
+    parser.add_argument("--tests", nargs="*", help="only these, of one module: more is killed by all of its tests")
     parser.add_argument("--work", type=Path, default=None, help="a folder to be kept; else a temporary one")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/mutants.json")
     arguments = parser.parse_args(argv)
@@ -167,7 +168,8 @@ def main(argv: list[str] | None = None) -> None:
             with ProcessPoolExecutor(
                 1, get_context("fork")
             ) as apart:  # that nothing of one module's is imported for the next
-                rows.append(apart.submit(trial.row, module, arguments.sample or None, arguments.seed).result())
+                tests = arguments.tests or MODULES[module][1]
+                rows.append(apart.submit(trial.row, module, arguments.sample or None, arguments.seed, tests).result())
             print(table(rows[-1:]), flush=True)
     sys.path.insert(0, str(ROOT))
     from colmrl import provenance
