@@ -6,8 +6,8 @@ import numpy as np
 
 _PADDING = 0.1  # of what the model computes on, at most
 # What a pass costs beside its tokens. Reading the weights and adding to their gradients, in tokens, whatever the model;
-# and starting a layer's operations, in what is multiplied and added meanwhile. Measured on a core of a CPU, reckoned for
-# a GPU (docs/performance-log.md).
+# and starting a layer's operations, in what is multiplied and added meanwhile. Measured on a core of a CPU, reckoned
+# for a GPU (docs/performance-log.md).
 _WEIGHTS_CPU, _WEIGHTS_GPU = 64, 512
 _LAYER_FLOP_CPU, _LAYER_FLOP_GPU = 2e8, 4e11
 _TOKEN_FLOP = 72  # of a layer, times its width squared: 12 weights, 6 for each, forward and backward
