@@ -5,15 +5,18 @@ from collections.abc import Sequence
 import numpy as np
 
 _PADDING = 0.1  # of what the model computes on, at most
-# What is multiplied and added in the time that starting one layer's operations takes, forward and backward: measured on
-# a core of a CPU, reckoned for a GPU (docs/performance-log.md).
+# What a pass costs beside its tokens. Reading the weights and adding to their gradients, in tokens, whatever the model;
+# and starting a layer's operations, in what is multiplied and added meanwhile. Measured on a core of a CPU, reckoned
+# for a GPU (docs/performance-log.md).
+_WEIGHTS_CPU, _WEIGHTS_GPU = 64, 512
 _LAYER_FLOP_CPU, _LAYER_FLOP_GPU = 2e8, 4e11
-_WEIGHTS, _FLOP = 12, 6  # of a layer, times its width squared; of a weight and a token, forward and backward
+_TOKEN_FLOP = 72  # of a layer, times its width squared: 12 weights, 6 for each, forward and backward
 
 
 def tokens_worth_a_pass(width: int, on_gpu: bool) -> int:
     """Of padding in a model of that width: what one forward and backward pass less is worth."""
-    return max(1, round((_LAYER_FLOP_GPU if on_gpu else _LAYER_FLOP_CPU) / (_FLOP * _WEIGHTS * width**2)))
+    weights, layer = (_WEIGHTS_GPU, _LAYER_FLOP_GPU) if on_gpu else (_WEIGHTS_CPU, _LAYER_FLOP_CPU)
+    return weights + round(layer / (_TOKEN_FLOP * width**2))
 
 
 def chunks_of(lengths: Sequence[int], records: int | None = None, tokens: int | None = None) -> list[list[int]]:
