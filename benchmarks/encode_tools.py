@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from workers import answering, measured, trimmed
 
+ALONE = "one at a time"
 Vectors = list[np.ndarray]  # one, or one a token, of each document
 Run = Callable[[], Callable[[], Vectors]]  # what is measured, and what hands out its vectors
 
@@ -118,7 +119,7 @@ def sentence_transformers(case: Path, way: str, asked: dict[str, Any], preparing
 
     kind = library.SentenceTransformer if asked["head"] == "single" else library.MultiVectorEncoder
     model: Any = kind(str(case / "sentence-transformers"), device="cpu")
-    if sees and way != "torchvision":
+    if sees and not way.startswith("torchvision"):
         model[0].processor.image_processor = by_pil(case / "sentence-transformers")
     model.preprocess = preparing.timed(model.preprocess)
     documents = list(read(case / "data"))
@@ -129,7 +130,7 @@ def sentence_transformers(case: Path, way: str, asked: dict[str, Any], preparing
         return {"image": document["image"] if way == "paths" else Image.open(document["image"])}
 
     def run() -> Callable[[], Vectors]:
-        options = {"batch_size": asked["batch_size"], "convert_to_numpy": True}
+        options = {"batch_size": 1 if way.endswith(ALONE) else asked["batch_size"], "convert_to_numpy": True}
         made = model.encode_document([given(document) for document in documents], **options)
         return lambda: list(made)
 
