@@ -186,7 +186,7 @@ def whole(tool: str, folder: Path, asked: list[tuple[str, list[str]]]) -> Scores
 
     from colmrl.data.records import Document, Query
     from colmrl.models.inputs import tokens
-    from colmrl.reranking.checkpoint import read_description
+    from colmrl.reranking.description import read_description
     from colmrl.reranking.pointwise import PointwiseModel
 
     model = PointwiseModel.load(folder / "checkpoint", read_description(folder / "checkpoint")).eval()
