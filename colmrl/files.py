@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -22,8 +23,10 @@ P = ParamSpec("P")
 MAX_LINE_BYTES = 64 << 20  # a longer line is no record: memory is not spent on it
 _HELD = set[Path]()  # locks of this process: POSIX's are its own, whoever in it asks
 DISK_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
-# of the same: safetensors, torch, numpy
-_LIBRARIES_SAY = ("while serializing: I/O error", "PytorchStreamWriter failed", "unexpected pos", " requested and ")
+_LIBRARIES_SAY = re.compile(  # of the same: safetensors, torch, numpy
+    r"Error while serializing: I/O error|PytorchStreamWriter failed|unexpected pos \d+ vs \d+"
+    r"|\d+ requested and \d+ written"
+)
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
@@ -100,9 +103,10 @@ def writing(place: Path) -> Iterator[None]:
         yield
     except Exception as error:
         refused = isinstance(error, OSError) and error.errno in DISK_REFUSES
-        if not refused and not any(words in str(error) for words in _LIBRARIES_SAY):
+        if not refused and not _LIBRARIES_SAY.search(str(error)):
             raise
         said = (error.strerror if isinstance(error, OSError) else None) or str(error).strip().partition("\n")[0]
+        place = Path(getattr(error, "filename", None) or place)
         raise InputError(f"{place}: cannot be written ({said}): free space, or choose another place") from None
 
 

@@ -7,6 +7,7 @@ numbers above 0 are in the numbers' order. Queries are split over threads.
 Letters: q queries, n documents, h dim, p pairs of a query and a document, k ranks.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -51,12 +52,12 @@ class Halved:
 
     @classmethod
     def of(cls, vectors: Float[Tensor, "n h"]) -> "Halved":
-        halves, norm, error = torch.empty_like(vectors, dtype=torch.bfloat16), 0.0, 0.0
+        halves, norms, errors = torch.empty_like(vectors, dtype=torch.bfloat16), [], []
         for part, out in zip(vectors.split(1 << 14), halves.split(1 << 14), strict=True):
             rounded = out.copy_(part).float()
-            norm = max(norm, float(rounded.norm(dim=1).max()))
-            error = max(error, float((part - rounded).norm(dim=1).max()))
-        return cls(vectors, halves, norm, error)
+            norms.append(rounded.norm(dim=1).max())
+            errors.append((part - rounded).norm(dim=1).max())
+        return cls(vectors, halves, float(torch.stack(norms).max()), float(torch.stack(errors).max()))  # NaN stays NaN
 
 
 def pays(queries: int, documents: int, k: int) -> bool:
@@ -72,8 +73,10 @@ def nearest(
     `floor`: scores that are of interest; of lower ones, which documents are left out (position 0, score -inf) is open.
 
     None where it cannot tell: a query whose k-th score, or floor, is near 0 or below, or that too many documents fit
-    nearly alike.
+    nearly alike, or vectors that are not finite.
     """
+    if not math.isfinite(documents.norm + documents.error):
+        return None
     size = min(_QUERIES, -(-len(queries) // torch.get_num_threads()))
     parts = list(queries.split(size))
     floors = [None] * len(parts) if floor is None else list(floor.split(size))
@@ -187,6 +190,8 @@ def _rescored(queries: Tensor, vectors: Tensor, pairs: Pairs, k: int) -> Found:
     for start in range(0, len(queries), step):
         some = slice(start, start + step)
         width = int(counts[some].max())
+        if not width:  # none of these reaches its floor
+            continue
         found = vectors.index_select(0, documents[some, :width].flatten()).view(-1, width, vectors.shape[1])
         scores[some, :width] = torch.bmm(found, queries[some, :, None])[:, :, 0]
     scores.masked_fill_(torch.arange(most) >= torch.from_numpy(counts)[:, None], -torch.inf)

@@ -129,7 +129,14 @@ def test_a_full_disk_is_said_whichever_library_writes(tmp_path, save):
     assert re.fullmatch(says, said), said
 
 
+def test_the_file_that_is_full_is_named(tmp_path):
+    full = OSError(28, "No space left on device", "/dev/shm/torch_1")
+    with pytest.raises(InputError, match=r"^/dev/shm/torch_1: cannot be written \(No space"), files.writing(tmp_path):
+        raise full
+
+
 def test_what_else_goes_wrong_while_writing_is_not_taken_for_a_full_disk(tmp_path):
-    for error in (FileNotFoundError(2, "No such file"), RuntimeError("shapes differ"), KeyError("a")):
+    asked = ValueError("8 examples were requested and 6 are there")
+    for error in (FileNotFoundError(2, "No such file"), RuntimeError("shapes differ"), KeyError("a"), asked):
         with pytest.raises(type(error)), files.writing(tmp_path):
             raise error

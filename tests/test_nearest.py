@@ -54,6 +54,22 @@ def test_a_floor_leaves_out_only_what_is_below(small):
         assert rank == 19 or bool((found[0][:, 19] == -np.inf).any())  # not all were scored
 
 
+def test_a_floor_that_no_document_reaches_leaves_none(small):
+    documents, queries = clustered(1100, 24, 0.7), clustered(120, 24, 0.7)
+    best = (queries @ documents.T).max(1)
+    best[7:] *= 2  # of a step of rescored queries none, and of another some
+    found = nearest(torch.from_numpy(queries), Halved.of(torch.from_numpy(documents)), 5, torch.from_numpy(best))
+    assert found is not None and bool((found[0][7:] == -np.inf).all())
+    np.testing.assert_allclose(found[0][:7, 0], best[:7], rtol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_vectors_that_are_not_finite_are_left_to_others(small, wrong):
+    documents = clustered(1100, 24, 0.7)
+    documents[5, 3] = wrong
+    assert nearest(torch.from_numpy(documents[:60]), Halved.of(torch.from_numpy(documents)), 5) is None
+
+
 def test_of_equal_documents_the_first_come_first(small):
     documents = clustered(700, 24, 0.5)
     documents /= np.linalg.norm(documents, axis=1, keepdims=True)

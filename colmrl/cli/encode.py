@@ -35,7 +35,7 @@ def encode(
         "data.strict": strict,
     }
     settings = configured(config, overrides, flags)
-    check_checkpoint(checkpoint)
+    check_checkpoint(checkpoint, views)
     check_data(data, settings.data)
     from colmrl.encoding import encode as run
 

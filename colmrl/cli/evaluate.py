@@ -59,7 +59,7 @@ def evaluate(
     if store is not None:
         check_store(store, views)
     elif checkpoint is not None:
-        check_checkpoint(checkpoint)
+        check_checkpoint(checkpoint, views)
         check_data(settings.data.eval_path or settings.data.path, settings.data)
     from colmrl.encoding import encode
     from colmrl.evaluation.each_query import write_each

@@ -1,13 +1,13 @@
 """What is asked of an export, and whether it can be: said before a model, or torch, is loaded."""
 
 import importlib.util
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, Protocol, cast, get_args, runtime_checkable
 
 from colmrl.errors import InputError
 from colmrl.exporting.prompts import prompts_around, prompts_before
+from colmrl.files import read_json
 from colmrl.models.description import Description, is_own
 from colmrl.models.sources import read_description
 
@@ -97,7 +97,8 @@ def check(checkpoint: Path, asked: Asked) -> None:
         raise InputError(f"--adapter: {checkpoint}: has no LoRA (model.tuning: {description.model.tuning})")
     processor = checkpoint / "processor"
     if is_own(checkpoint) and (processor / "config.json").is_file():  # of other libraries' it is known once loaded
-        family = json.loads((processor / "config.json").read_text())["model_type"]
+        stated = read_json(processor / "config.json", "copy the checkpoint whole again", ("model_type",))
+        family = str(stated["model_type"])
         check_layout(asked, Outlined(description, family, (processor / "processor_config.json").is_file()))
 
 

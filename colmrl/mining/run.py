@@ -34,7 +34,7 @@ from colmrl.search.rescoring import pair_scores
 from colmrl.store import EmbeddingStore, check_same_data, read_manifest
 
 log = logging.getLogger(__name__)
-_QUERIES = 4096  # a block at most
+_QUERIES = 16384  # a block at most: documents are read once for each
 _CANDIDATES = 1 << 21  # a block at most, each of about a hundred bytes
 
 

@@ -1,7 +1,7 @@
 """Records → model input: prompt, chat template, pictures, tokens, padding. Runs ahead of the model, on the CPU."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
@@ -31,6 +31,7 @@ OF_TOKENS = frozenset(
 _OVERSAMPLING = 4  # in pixels
 _CHARACTERS = 4  # of a token, about
 _TOGETHER = 8  # records whose pictures are open at a time
+_TOGETHER_PIXELS = 1 << 23  # of these pictures, about: what a processor call costs is little beside larger ones
 
 
 class Told(NamedTuple):
@@ -43,6 +44,14 @@ class Told(NamedTuple):
     limit: int
     kind: Kind = "document"
     instruction: str | None = None
+
+
+class Opened(NamedTuple):
+    """A record's text in its template, and its pictures; `name` is for messages."""
+
+    text: str
+    pictures: list[Image]
+    name: str
 
 
 class InputBuilder:
@@ -145,36 +154,46 @@ class InputBuilder:
         return [self._placed(one, []) for one in made] if self.sees_pictures else made
 
     def _pictured(self, records: Sequence[Told]) -> list[ModelInput]:
-        groups = (records[start : start + _TOGETHER] for start in range(0, len(records), _TOGETHER))
-        made = [
-            one
-            for group in groups
-            for one in self.processed([(self._templated(record), record.images, record.name) for record in group])
-        ]
+        made = [one for group in self._opened_together(records) for one in self._processed(group)]
         return [self._placed(one, [grid.positions() for grid in grids]) for one, grids in made]
 
-    def processed(self, records: Sequence[tuple[str, Sequence[str], str]]) -> list[tuple[ModelInput, list[Grid]]]:
-        """What the processor makes of each text with its pictures, and how their tokens lie; a name is for messages.
+    def _opened_together(self, records: Sequence[Told]) -> Iterator[list[Opened]]:
+        """Some at a time, with their pictures; few of large ones, since all of them are in memory."""
+        group, pixels = list[Opened](), 0
+        for record in records:
+            group.append(self._opened(self._templated(record), record.images, record.name))
+            pixels += sum(picture.width * picture.height for picture in group[-1].pictures)
+            if len(group) == _TOGETHER or pixels >= _TOGETHER_PIXELS:
+                yield group
+                group, pixels = [], 0
+        if group:
+            yield group
+
+    def processed(self, text: str, images: Sequence[str], name: str) -> ModelInput:
+        """What the processor makes of a text with its pictures; `name` is for messages."""
+        return self._processed([self._opened(text, images, name)])[0][0]
+
+    def _processed(self, records: Sequence[Opened]) -> list[tuple[ModelInput, list[Grid]]]:
+        """What the processor makes of each text with its pictures, and how their tokens lie.
 
         One call, which costs what a small picture does; where it refuses them, one each tells which it refuses.
         """
-        opened = [self._opened(images, name) for _, images, name in records]
-        pictures = [picture for some in opened for picture in some]
-        texts = [text for text, _, _ in records]
+        pictures = [picture for record in records for picture in record.pictures]
+        texts = [record.text for record in records]
         try:
             made = dict(self.processor(text=texts, images=pictures or None, images_kwargs={"return_tensors": "pt"}))
         except ValueError as error:  # e.g. a picture 200 times as wide as high
             if len(records) > 1:
-                return [one for record in records for one in self.processed([record])]
-            raise InputError(f"{records[0][2]}: the processor refuses it: {error}") from None
+                return [one for record in records for one in self._processed([record])]
+            raise InputError(f"{records[0].name}: the processor refuses it: {error}") from None
         seen = {name: values for name, values in made.items() if name not in OF_TOKENS}  # those are lists still
         grids = picture_grids(self.processor, seen, [picture.size for picture in pictures]) if pictures else []
-        divided = _divided(made, [len(some) for some in opened], grids)
-        return list(zip(divided, _split(grids, [len(some) for some in opened]), strict=True))
+        counts = [len(record.pictures) for record in records]
+        return list(zip(_divided(made, counts, grids), _split(grids, counts), strict=True))
 
-    def _opened(self, images: Sequence[str], name: str) -> list[Image]:
+    def _opened(self, text: str, images: Sequence[str], name: str) -> Opened:
         try:
-            return [open_image(image, self._enough_pixels) for image in images]
+            return Opened(text, [open_image(image, self._enough_pixels) for image in images], name)
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
 

@@ -68,7 +68,7 @@ class Prompts:
     def tokens(self, segment: Segment) -> ModelInput:
         """A model input with a batch dimension of 1."""
         if self.sees_pictures:
-            return self.inputs.processed([(segment.text, segment.images, segment.name)])[0][0]
+            return self.inputs.processed(segment.text, segment.images, segment.name)
         encoded = self.tokenizer(segment.text, add_special_tokens=False)
         return {name: torch.tensor([rows], dtype=torch.long) for name, rows in encoded.items()}
 

@@ -96,8 +96,7 @@ class ResumableTrainer(Trainer):
             self.state = TrainerState.load_from_json(f"{resume}/trainer_state.json")
             self._load_from_checkpoint(resume)
         else:
-            with writing(output):
-                self._train_watched(output, resume)
+            self._train_watched(output, resume)
         assert self.model is not None
         check_finite(self.model, self.state.global_step)
         if self.state.global_step < steps:
@@ -134,6 +133,10 @@ class ResumableTrainer(Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        with writing(Path(str(self.args.output_dir))):
+            super()._save_checkpoint(*args, **kwargs)
 
     def _save_rng_state(self, output_dir: str) -> None:
         """The first process's state comes after this, and says that the resume point is whole."""

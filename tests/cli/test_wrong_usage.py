@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from colmrl.configure import load_config
 from colmrl.encoding import encode
 from colmrl.errors import InputError
 from colmrl.evaluation.run import open_task
+from colmrl.exporting.asked import check
 from colmrl.exporting.run import Asked, export
 from colmrl.mining import mine
 from colmrl.models.retriever import Retriever
@@ -75,6 +77,28 @@ def test_a_view_that_was_not_trained_is_said_without_a_heavy_library(store):
     single, multi, nonsense = said_by(*calls)
     assert "'single@5' was not trained" in single and "'multi@5' was not trained" in multi
     assert "view 'nonsense': not of the form" in nonsense
+
+
+def test_views_that_a_checkpoint_lacks_and_names_that_are_empty_are_said(sees, store, tmp_path):
+    data, model, there = str(tmp_path), str(sees), str(store)
+    calls = {
+        ("encode", "--checkpoint", model, "--data", data, "--views", "single@17"): "'single@17' was not trained",
+        ("eval", "--checkpoint", model, "--data", data, "--views", "multi@3"): "'multi@3' was not trained",
+        ("index", "--store", there, "--view", ""): "view '': none is named: give e.g. single@64",
+        ("search", "--store", there, "--query", "a", "--view", " ,"): "view ' ,': none is named",
+        ("mine", "--store", ""): "--store: no name: give the folder that encode.py wrote",
+        ("encode", "--checkpoint", "", "--data", data): "not a colmrl checkpoint (no name)",
+    }
+    for said, expected in zip(said_by(*calls), calls.values(), strict=True):
+        assert expected in said
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]"])
+def test_a_damaged_processor_is_said_before_an_export(sees, tmp_path, content):
+    broken = shutil.copytree(sees, tmp_path / "broken")
+    (broken / "processor/config.json").write_text(content)
+    with pytest.raises(InputError, match=r"processor/config\.json: cannot be read .*copy the checkpoint whole again"):
+        check(broken, Asked("pylate"))
 
 
 def test_the_benchmark_says_how_long_a_command_takes(monkeypatch):

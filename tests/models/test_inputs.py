@@ -7,6 +7,7 @@ from PIL import Image
 
 from colmrl.config import ModelConfig
 from colmrl.data.records import Document, Query
+from colmrl.models import inputs
 from colmrl.models.backbone import load_processor
 from colmrl.models.inputs import InputBuilder, tokens
 
@@ -67,3 +68,15 @@ def test_queries_are_cut_where_their_own_limit_is(tiny):
     text = "red circle over blue ring"
     assert next(tokens(one) for one in builder.each_query([Query("a", text), Query("b", "red")])) == 3
     assert tokens(builder.each_document([Document("a", text)])[0]) > 3
+
+
+@pytest.mark.parametrize("family", VISION)
+def test_of_large_pictures_few_are_open_at_a_time(family, tiny, tmp_path, monkeypatch):
+    builder = InputBuilder(load_processor(str(tiny(family)), None, "right"), ModelConfig())
+    records = [one for one in documents(family, tmp_path) * 3 if one.images]  # 4,096, 20,192 and 6,300 pixels
+    whole, sizes, processed = builder.each_document(records), [], InputBuilder._processed
+    monkeypatch.setattr(InputBuilder, "_processed", lambda *asked: sizes.append(len(asked[1])) or processed(*asked))
+    monkeypatch.setattr(inputs, "_TOGETHER_PIXELS", 10_000)
+    apart = builder.each_document(records)
+    assert sizes == [2, 2, 1, 2, 1, 1]
+    assert all(torch.equal(one[name], other[name]) for one, other in zip(whole, apart, strict=True) for name in one)
