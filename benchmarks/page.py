@@ -48,7 +48,7 @@ COMPARED = (
     Compared("train", "training, a step", "step_s", "step_s_ratio", target=1.3),
     Compared("train", "training, an epoch", "epoch_s", "epoch_s_ratio", target=1.3),
     Compared("encode", "encoding", target=1.5, ours="colmrl: embed"),
-    Compared("rerank-speed", "reranking"),
+    Compared("rerank_speed", "reranking"),
 )
 
 
