@@ -126,6 +126,15 @@ def test_the_examples_are_drawn_from_all_triples_with_negatives():
             assert drawn[0] != drawn[2] and np.mean(drawn) == pytest.approx(1500, abs=100)
 
 
+def test_one_triple_more_than_is_shown_is_left_out_as_often_as_any():
+    triples, left_out = [Triple(f"q{n}", "d", ("x",), 0.5, None) for n in range(EXAMPLES + 1)], 0
+    for seed in range(400):
+        tally = Tally(["known answers"])
+        list(run._counted(iter(triples), tally, seed))
+        left_out += triples[-1] not in tally.examples
+    assert left_out == pytest.approx(400 / (EXAMPLES + 1), abs=14)  # three standard deviations
+
+
 def test_the_report_says_what_was_set_and_the_view_that_was_used(settings, store, tmp_path):
     filters = "mine.filters=[{duplicates: true}, {relative_margin: 0}, {max_score: 2}]"
     _, report = run_mine(settings, store, tmp_path / "t.jsonl", "mine.k=12", filters)
