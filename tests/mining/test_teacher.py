@@ -6,6 +6,8 @@ from made import mining, write_data, write_store
 
 from colmrl.errors import InputError
 from colmrl.mining import mine, read_report
+from colmrl.mining.block import Block
+from colmrl.mining.teacher import RunTeacher
 from colmrl.reranking.opening import Opened
 
 QUERIES, DOCUMENTS = 6, 20
@@ -113,6 +115,23 @@ def test_a_run_file_says_the_same_as_the_store_that_it_was_made_from(world, tmp_
     for a, b in zip(theirs, ours, strict=True):
         assert [a["pos_score"], *a["neg_scores"]] == pytest.approx([b["pos_score"], *b["neg_scores"]], abs=1e-6)
     assert report["scores"] == str(run)
+
+
+def test_a_run_file_says_nothing_of_places_where_less_was_found(tmp_path):
+    """Of which the key could be another pair's: that of the first query and the second document."""
+    (tmp_path / "run.trec").write_text("q0 Q0 d1 1 0.5 any\nq0 Q0 d0 2 0.25 any\n")
+    asked = Block(
+        query_ids=["q0"],
+        positions=np.array([[1, 0, -1]]),
+        scores=np.array([[0.9, 0.8, -np.inf]], np.float32),
+        left=np.array([[True, True, False]]),
+        positives=(np.array([0]), np.array([0])),
+        positive_scores=np.array([0.8], np.float32),
+        known=(np.array([0]), np.array([0])),
+    )
+    found = RunTeacher(tmp_path / "run.trec", ["q0"], ["d0", "d1", "d2"]).judge(asked)
+    np.testing.assert_array_equal(found.judged, [[0.5, 0.25, np.nan]])
+    assert found.judged_positives.tolist() == [0.25] and found.left.tolist() == [[True, True, False]]
 
 
 def test_what_a_run_file_does_not_score_is_removed_and_counted(world, tmp_path):
