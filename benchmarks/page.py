@@ -160,6 +160,7 @@ def started(content: dict[str, Any]) -> list[list[str]]:
         cells = line(
             f"start: {case}: `{own['said']}`", own, best, best["median_s"] / own["median_s"], "median_s", None, content
         )
+        cells[7] = ""  # what a process holds that was forked off a large one is not its own
         if "target" in own:
             slowest = max(row["wall_s"] for row in rows if row["tool"] == "colmrl")
             cells[5], cells[6] = f"≤ {own['target']:g} s", "yes" if slowest <= own["target"] else "**no**"

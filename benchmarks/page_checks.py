@@ -24,16 +24,15 @@ def _kills(content: dict[str, Any]) -> list[list[str]]:
 
 
 def _faults(content: dict[str, Any]) -> list[list[str]]:
-    return [
-        [
-            f"{row['fault']}: {row['stage']}",
-            str(row["injected"]),
-            f"{row['survived']} (said: {row['said']})",
-            f"lost: {len(row['lost']) if isinstance(row['lost'], list) else row['lost']}",
-            *_source(content),
-        ]
-        for row in content["rows"]
-    ]
+    """A row a stage."""
+    lines = []
+    for stage in dict.fromkeys(row["stage"] for row in content["rows"]):
+        rows = [row for row in content["rows"] if row["stage"] == stage]
+        tried, survived = (sum(row[key] for row in rows) for key in ("injected", "survived"))
+        kinds = ", ".join(f"{row['injected']} {row['fault']}" for row in rows)
+        lost = sum(len(row["lost"]) for row in rows)
+        lines.append([f"faults: {stage}", f"{tried}: {kinds}", str(survived), f"lost: {lost}", *_source(content)])
+    return lines
 
 
 def _fuzz(content: dict[str, Any]) -> list[list[str]]:
