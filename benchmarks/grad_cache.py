@@ -21,6 +21,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from workers import resident
+
 from colmrl import provenance
 
 CASES = {"plain": None, "GradCache, 32 records": 32, "GradCache, 16 records": 16, "GradCache, 8 records": 8}
@@ -106,12 +108,6 @@ def measure(folder: Path, batch_size: int, mini: int | None) -> dict[str, float]
     start = time.perf_counter()
     step()
     return {"step_s": time.perf_counter() - start, "peak_mb": (resident("VmHWM") - before) / 1e3}
-
-
-def resident(field: str) -> int:
-    """kB, of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
 if __name__ == "__main__":

@@ -19,13 +19,13 @@ import platform
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+from workers import measured
 
 from colmrl import provenance
 
@@ -67,6 +67,10 @@ def main(argv: list[str] | None = None) -> None:
 
 def prepare(folder: Path, size: int, dim: int, seed: int = 0) -> None:
     """Data, and a store of documents and of queries; query n is answered by document n."""
+    from made_stores import write_store
+
+    from colmrl.store import ArraySpec
+
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(max(2, size // 100), dim)).astype(np.float32)
     documents = centres[rng.integers(len(centres), size=size)]
@@ -80,46 +84,17 @@ def prepare(folder: Path, size: int, dim: int, seed: int = 0) -> None:
     judged = "".join(f"q{n}\td{n}\t1\n" for n in range(size))
     (data / "qrels/train.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
     for kind, vectors in (("documents", documents), ("queries", queries)):
-        write_store(folder, kind, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
-
-
-def write_store(folder: Path, kind: str, vectors: np.ndarray) -> None:
-    from colmrl.config import DataConfig
-    from colmrl.data.fingerprint import record_hash
-    from colmrl.data.reading import read_collection
-    from colmrl.store import ArraySpec, Manifest, begin
-
-    collection = read_collection(str(folder / "data"), DataConfig())
-    dims = (vectors.shape[1],)
-    manifest = Manifest(
-        kind="documents" if kind == "documents" else "queries",
-        fingerprint="random vectors",
-        checkpoint="none",
-        data=str(folder / "data"),
-        shard_size=SHARD,
-        content_hash="",
-        arrays=(ArraySpec("single", *dims),),
-        single_dims=dims,
-        multi_dims=(),
-    )
-    records = collection.documents if kind == "documents" else collection.queries
-    writer = begin(folder / "store" / kind, manifest, {record.id: record_hash(record) for record in records})
-    for shard in writer.missing():
-        writer.write(shard, {"single": vectors[shard * SHARD : (shard + 1) * SHARD]})
-    writer.finish()
+        vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        write_store(
+            folder, kind, (ArraySpec("single", dim),), SHARD, lambda some, given=vectors: {"single": given[some]}
+        )
 
 
 def measure(tool: str, folder: Path) -> dict[str, float]:
     """CPU and wall seconds and peak memory of one tool; what it mined lies in `folder` afterwards."""
-    run = prepare_tool(tool, folder)
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")
-    cpu, wall = time.process_time(), time.perf_counter()
-    keep = run()
-    seconds = {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall}
-    peak = (resident("VmHWM") - before) / 1024
+    keep, taken = measured(prepare_tool(tool, folder))
     keep()
-    return seconds | {"peak_mib": peak}
+    return taken
 
 
 def prepare_tool(tool: str, folder: Path) -> Callable[[], Callable[[], None]]:
@@ -230,12 +205,6 @@ def _apart(tool: str, folder: Path) -> dict[str, float]:
 
 def version(tool: str) -> str:
     return metadata.version(tool.split(",")[0])
-
-
-def resident(field: str) -> int:
-    """kB, of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import scale_costs
-from scale_data import FOLDS, prepare_pictures, prepare_stores, resident
+from scale_data import FOLDS, prepare_pictures, prepare_stores
+from workers import resident
 
 from colmrl import provenance
 

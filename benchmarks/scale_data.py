@@ -39,8 +39,8 @@ def prepare_stores(folder: Path, base: int) -> None:
         noise = rng.normal(size=(asked, SINGLE)).astype(np.float32)
         query = single[:asked] + noise, tokens[:asked, :TOKENS] + 0.5 * noise[:, None, :MULTI]
         write_data(place / "data", count, asked)
-        write_store(place, "documents", single, tokens)
-        write_store(place, "queries", *query)
+        write_vectors(place, "documents", single, tokens)
+        write_vectors(place, "queries", *query)
 
 
 def write_data(data: Path, documents: int, queries: int) -> None:
@@ -53,40 +53,19 @@ def write_data(data: Path, documents: int, queries: int) -> None:
     (data / "qrels/test.tsv").write_text(header + "".join(rows[:500]))
 
 
-def write_store(folder: Path, kind: str, single: np.ndarray, tokens: np.ndarray) -> None:
+def write_vectors(folder: Path, kind: str, single: np.ndarray, tokens: np.ndarray) -> None:
     import torch
+    from made_stores import write_store
 
-    from colmrl.config import DataConfig
-    from colmrl.data.fingerprint import record_hash
-    from colmrl.data.reading import read_collection
     from colmrl.scoring import MultiVectors
-    from colmrl.store import ArraySpec, Manifest, begin
+    from colmrl.store import ArraySpec
 
-    collection = read_collection(str(folder / "data"), DataConfig())
-    manifest = Manifest(
-        kind="documents" if kind == "documents" else "queries",
-        fingerprint="random vectors",
-        checkpoint="none",
-        data=str(folder / "data"),
-        shard_size=SHARD,
-        content_hash="",
-        arrays=(ArraySpec("single", SINGLE), ArraySpec("multi", MULTI)),
-        single_dims=(SINGLE,),
-        multi_dims=(MULTI,),
-    )
-    records = collection.documents if kind == "documents" else collection.queries
-    writer = begin(folder / "store" / kind, manifest, {record.id: record_hash(record) for record in records})
     single = single / np.linalg.norm(single, axis=-1, keepdims=True)
     tokens = tokens / np.linalg.norm(tokens, axis=-1, keepdims=True)
-    for shard in writer.missing():
-        some = slice(shard * SHARD, (shard + 1) * SHARD)
+
+    def shard(some: slice) -> dict[str, object]:
         vectors = torch.from_numpy(tokens[some])
         offsets = torch.arange(len(vectors) + 1) * vectors.shape[1]
-        writer.write(shard, {"single": single[some], "multi": MultiVectors(vectors.flatten(0, 1), offsets)})
-    writer.finish()
+        return {"single": single[some], "multi": MultiVectors(vectors.flatten(0, 1), offsets)}
 
-
-def resident(field: str) -> int:
-    """kB, of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+    write_store(folder, kind, (ArraySpec("single", SINGLE), ArraySpec("multi", MULTI)), SHARD, shard)

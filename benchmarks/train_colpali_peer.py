@@ -19,9 +19,10 @@ from colpali_engine.loss.late_interaction_losses import ColbertLoss  # noqa: E40
 from colpali_engine.models import ColQwen2_5, ColQwen2_5_Processor  # noqa: E402
 from colpali_engine.trainer.contrastive_trainer import ContrastiveTrainer  # noqa: E402
 from torch.nn.functional import cross_entropy  # noqa: E402
-from train_measure import adapt, dataset, measure, read_case, resident, settings  # noqa: E402
+from train_measure import adapt, dataset, measure, read_case, settings  # noqa: E402
 from transformers import AutoTokenizer, Qwen2VLVideoProcessor, TrainingArguments  # noqa: E402
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil  # noqa: E402
+from workers import resident  # noqa: E402
 
 
 def main(folder: Path) -> None:

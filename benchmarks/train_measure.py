@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from transformers import Trainer, TrainerCallback
+from workers import resident
 
 BATCH, EPOCHS = "batch", "epochs"
 
@@ -59,12 +60,6 @@ def measure(trainer: Trainer, run: Callable[[], object], case: dict[str, Any], h
         "peak_mib": (resident("VmHWM") - held_kib) / 1024,
         "losses": [float(loss) for loss in costs.losses],
     }
-
-
-def resident(field: str) -> int:
-    """kB, of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
 def settings(case: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ import transformers
 from interop_targets import processors
 from torch.nn.functional import cross_entropy
 from torch.utils.data import BatchSampler, SequentialSampler
-from train_measure import adapt, dataset, measure, read_case, resident, settings
+from train_measure import adapt, dataset, measure, read_case, settings
+from workers import resident
 
 
 def main(tool: str, folder: Path) -> None:

@@ -46,12 +46,12 @@ def answering(first: dict[str, Any], answers: Callable[[str], dict[str, Any]]) -
 
 def measured(run: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
     """What it gives, and CPU and wall seconds and the most memory beyond what the process held before."""
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak is forgotten
     cpu, wall = time.process_time(), time.perf_counter()
     made = run()
     seconds = {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall}
-    return made, seconds | {"peak_mib": (_resident("VmHWM") - before) / 1024}
+    return made, seconds | {"peak_mib": (resident("VmHWM") - before) / 1024}
 
 
 def trimmed() -> None:
@@ -68,7 +68,7 @@ def table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
-def _resident(field: str) -> int:
+def resident(field: str) -> int:
     """kB, of this process."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))

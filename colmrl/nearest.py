@@ -19,9 +19,7 @@ from torch import Tensor
 
 from colmrl.kernels import spread
 
-_TILE = (
-    1024  # documents multiplied at a time: with so many queries the product is still in a cache when it is looked at
-)
+_TILE = 1024  # documents multiplied at a time: the product is still in a cache when it is looked at
 _QUERIES = 4096  # likewise
 _FEW_QUERIES = 256  # with fewer the product is not faster than reading the documents
 _SEED = 8 * _TILE  # documents from which the first bound comes

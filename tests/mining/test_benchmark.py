@@ -7,7 +7,8 @@ SOURCE = Path(__file__).parents[2] / "benchmarks/mining.py"
 
 
 @pytest.mark.slow
-def test_both_tools_mine_the_same_negatives_through_files_as_from_memory(tmp_path):
+def test_both_tools_mine_the_same_negatives_through_files_as_from_memory(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(SOURCE.parent)
     spec = importlib.util.spec_from_file_location("benchmark_of_mining", SOURCE)
     benchmark = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)
