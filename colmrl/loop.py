@@ -23,7 +23,7 @@ from colmrl.evaluation.frontier_report import run_frontier
 from colmrl.evaluation.report import write_report
 from colmrl.evaluation.run import Row, chosen_views, judge_views, open_task, read_results, write_results
 from colmrl.files import locked, write_text
-from colmrl.inputs import write_inputs
+from colmrl.inputs import check_inputs, write_inputs
 from colmrl.lineage import hash_of, read_rounds, write_round
 from colmrl.mining import mine, read_report
 from colmrl.reporting.run_report import write_run_report
@@ -43,6 +43,7 @@ _FREE += ("train.workers", "encode.workers", "train.log_steps")
 def loop(config: Config) -> list[Row]:
     """Run the rounds that `config.loop` asks for into `config.output`; returns the rows of all rounds."""
     _check_views(config)
+    check_inputs(config, judged=True)
     config = write_inputs(config)
     with locked(Path(config.output), remedy="choose another --output"):
         return _rounds(config)

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from colmrl.cli.common import SETTINGS, ConfigFile, Overrides, Strict, app, configured, friendly, say_once
-from colmrl.cli.given import check_checkpoint, check_data
+from colmrl.cli.given import check_checkpoint
+from colmrl.inputs import check_data
 
 encode_app = app("Encode a corpus and its queries into a store that serves every size.")
 

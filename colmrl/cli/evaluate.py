@@ -18,8 +18,9 @@ from colmrl.cli.common import (
     show_table,
 )
 from colmrl.cli.compare import run as compare_runs
-from colmrl.cli.given import check_checkpoint, check_data, check_store
+from colmrl.cli.given import check_checkpoint, check_store
 from colmrl.cli.mteb import mteb
+from colmrl.inputs import check_data
 
 eval_app = app("Judge a store, a checkpoint, a recipe's untrained model, or rerankers.", FirstIsMeant)
 

@@ -6,8 +6,6 @@ Each is a check that the work itself begins with, so nothing is refused here tha
 import re
 from pathlib import Path
 
-from colmrl.config import DataConfig
-from colmrl.data.reading import check_place
 from colmrl.errors import InputError
 from colmrl.models.sources import read_description
 from colmrl.store import read_manifest
@@ -17,11 +15,6 @@ from colmrl.view import TrainedViews, View
 def check_checkpoint(folder: str | Path, views: str | None = None) -> None:
     """A retriever's, or another library's model that is read as one; `views`: between commas, at trained dims."""
     _check_views(read_description(folder).trained, views)
-
-
-def check_data(path: str, data: DataConfig) -> None:
-    if data.format != "video-pairs" and not path.startswith("sample:"):  # both are written where there are none
-        check_place(path)
 
 
 def check_store(folder: str | Path, views: str | None = None) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from colmrl.cli.common import SETTINGS, ConfigFile, Overrides, Seed, app, configured, friendly, show_table
+from colmrl.inputs import check_inputs
 
 loop_app = app("Train, encode, mine, retrain, judge: as many rounds as the recipe says.")
 
@@ -20,6 +21,7 @@ def loop(
 ) -> None:
     """Skips what is already done; writes report.md, results.json and frontier.png."""
     settings = configured(config, overrides, {"output": output, "loop.rounds": rounds, "seed": seed})
+    check_inputs(settings, judged=True)
     from colmrl.evaluation.report import table_lines
     from colmrl.loop import loop as run
 

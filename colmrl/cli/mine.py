@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from colmrl.cli.common import SETTINGS, ConfigFile, Gpu, Overrides, app, configured, friendly, show_table
-from colmrl.cli.given import check_data, check_store
+from colmrl.cli.given import check_store
+from colmrl.inputs import check_data
 
 mine_app = app("Mine hard negatives from a store, and write triples to train on.")
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from colmrl.cli.common import SETTINGS, ConfigFile, Overrides, Strict, app, configured, friendly, say_once
-from colmrl.cli.given import check_data
+from colmrl.inputs import check_inputs
 
 train_app = app("Train a retriever, or a reranker (the recipe's `task`): heads, LoRA adapters or the whole backbone.")
 
@@ -42,9 +42,7 @@ def train(
         "data.strict": strict,
     }
     settings = configured(config, overrides, flags)
-    steps = settings.train.max_steps if settings.train.max_steps >= 0 else settings.train.epochs
-    if steps and not settings.data.sources and not settings.data.triples:
-        check_data(settings.data.path, settings.data)
+    check_inputs(settings)
     from colmrl.training.run import train as run
 
     say_once(run(settings))

@@ -147,7 +147,7 @@ def begin(folder: Path, wanted: Manifest, records: Mapping[str, str], append: bo
 def _check_kept(folder: Path, base: Manifest, records: Mapping[str, str]) -> None:
     """An InputError unless the store is of these records, but for those that were removed from it."""
     live = live_rows(folder, base)
-    out = _taken_out(folder, base, live)
+    out = _taken_out(folder, base)
     if {pair for pair in records.items() if pair not in out} != {(name, said) for name, (_, said) in live.items()}:
         raise InputError(f"{folder}: the data's records changed: add what changed to it with --append")
 
@@ -226,7 +226,7 @@ def _appended(
     folder: Path, base: Manifest, wanted: Manifest, records: Mapping[str, str]
 ) -> tuple[Manifest, list[tuple[str, str]]]:
     live = live_rows(folder, base)
-    out = _taken_out(folder, base, live)
+    out = _taken_out(folder, base)
     new = [
         (name, stated)
         for name, stated in records.items()
@@ -244,10 +244,10 @@ def _appended(
     return planned, new
 
 
-def _taken_out(folder: Path, base: Manifest, live: Mapping[str, tuple[int, str]]) -> set[tuple[str, str]]:
-    """Id and hash of what was removed and nothing came in the place of: it stays out until it changes."""
+def _taken_out(folder: Path, base: Manifest) -> set[tuple[str, str]]:
+    """Id and hash of what was removed: where nothing came in its place, it stays out until it changes."""
     every = [pair for number, shard in enumerate(base.shards) for pair in read_ids(folder, number, shard)]
-    return {every[row] for row in base.removed if every[row][0] not in live}
+    return {every[row] for row in base.removed}
 
 
 def _check_same(place: Path, there: Manifest, wanted: Manifest, ignored: Sequence[str] = ()) -> None:

@@ -9,7 +9,7 @@ from colmrl.config import Config
 from colmrl.configure import changed_keys, save_config
 from colmrl.errors import InputError
 from colmrl.files import write_text
-from colmrl.inputs import write_inputs
+from colmrl.inputs import check_inputs, write_inputs
 from colmrl.processes import on_first
 from colmrl.training.guards import check_identity
 from colmrl.training.reporting import check_reporters
@@ -27,6 +27,7 @@ def enter(config: Config) -> Config:
     checkpoint = output / "checkpoint"
     if checkpoint.exists():
         raise InputError(f"{checkpoint}: exists already: choose another --output, or remove it")
+    check_inputs(config)
     check_reporters(config)
     config = on_first(lambda: write_inputs(config))
     on_first(lambda: check_same_run(config, output))

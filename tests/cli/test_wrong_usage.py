@@ -15,8 +15,10 @@ from colmrl.errors import InputError
 from colmrl.evaluation.run import open_task
 from colmrl.exporting.asked import check
 from colmrl.exporting.run import Asked, export
+from colmrl.loop import loop
 from colmrl.mining import mine
 from colmrl.models.retriever import Retriever
+from colmrl.training.run import train
 
 ROOT = Path(__file__).parent.parent.parent
 HEAVY = ("torch", "transformers", "faiss", "numpy", "mteb")
@@ -65,6 +67,24 @@ def test_what_is_wrong_is_said_without_a_heavy_library_and_as_the_work_would(see
         with pytest.raises(InputError) as error:
             work()
         assert line == f"error: {error.value}"
+    assert not out.exists()
+
+
+def test_a_backbone_and_data_that_cannot_be_are_said_before_a_run_begins(sample, tmp_path):
+    nowhere, out = str(tmp_path / "nowhere"), tmp_path / "out"
+    given = [f"output={out}", f"data.path={sample}/train"]
+    wrong = {
+        ("train", f"model.backbone={nowhere}"): (train, "no such folder: give a folder, or a hub id"),
+        ("train", f"data.path={nowhere}"): (train, "no such data set: check data.path"),
+        ("loop", f"model.backbone={nowhere}"): (loop, "no such folder: give a folder, or a hub id"),
+        ("loop", f"data.path={nowhere}"): (loop, "no such data set: check data.path"),
+        ("loop", f"data.eval_path={nowhere}"): (loop, "no such data set: check data.path"),
+    }
+    calls = [(command, *given, "model.backbone=tiny:internvl", setting) for command, setting in wrong]
+    for line, call, (work, expected) in zip(said_by(*calls), calls, wrong.values(), strict=True):
+        with pytest.raises(InputError) as error:
+            work(load_config(None, list(call[1:])))
+        assert line == f"error: {error.value}" and expected in line and nowhere in line
     assert not out.exists()
 
 
