@@ -34,6 +34,12 @@ def model(
     """
     if yes and push is None:
         raise InputError("--yes: confirms --push REPO, which is not given")
+    if not checkpoint:
+        raise InputError("CHECKPOINT: no name: give the OUTPUT/checkpoint of train.py, or a model's folder")
+    if push is not None:
+        from colmrl.exporting.push import check_repo
+
+        check_repo(push)
     from colmrl.reranking.description import is_checkpoint
 
     if is_checkpoint(checkpoint):

@@ -5,6 +5,17 @@ from pathlib import Path
 from colmrl.errors import InputError
 
 
+def check_repo(repo: str) -> None:
+    """Raise an InputError where `repo` cannot be a repository's name."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise InputError(f"--push {repo!r}: {str(error).rstrip('.')}: give owner/name") from None
+
+
 def files_of(folder: Path) -> list[tuple[str, int]]:
     """Path and bytes of each file, in order."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())

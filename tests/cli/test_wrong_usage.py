@@ -107,6 +107,14 @@ def test_views_that_a_checkpoint_lacks_and_names_that_are_empty_are_said(sees, s
         ("index", "--store", there, "--view", ""): "view '': none is named: give e.g. single@64",
         ("search", "--store", there, "--query", "a", "--view", " ,"): "view ' ,': none is named",
         ("mine", "--store", ""): "--store: no name: give the folder that encode.py wrote",
+        (
+            "export",
+            "",
+            "--to",
+            "pylate",
+            "--out",
+            str(tmp_path / "e"),
+        ): "CHECKPOINT: no name: give the OUTPUT/checkpoint",
         ("encode", "--checkpoint", "", "--data", data): "not a colmrl checkpoint (no name)",
     }
     for said, expected in zip(said_by(*calls), calls.values(), strict=True):

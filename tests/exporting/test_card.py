@@ -108,6 +108,7 @@ def test_wrong_asks_are_a_line(run, tmp_path):
         return done.output
 
     assert "not a reranker: of a retriever name a layout" in said()
+    assert "--push 'bad name': Repo id must use" in said("--to", "onnx", "--push", "bad name")
     assert "--yes: confirms --push REPO" in said("--to", "onnx", "--yes")
     assert "--to word2vec: unknown: choose from sentence-transformers" in said("--to", "word2vec")
     (tmp_path / "e").mkdir()

@@ -154,6 +154,16 @@ def test_too_much_is_refused_before_it_is_read(server):
     assert sent(server[0], "GET", "/api/views", b"x")[0] == 413
 
 
+def test_a_body_in_chunks_that_is_too_large_is_answered_when_all_is_sent(server):
+    address = urlsplit(server[0])
+    chunk = b"10000\r\n" + bytes(1 << 16) + b"\r\n"
+    with socket.create_connection((address.hostname, address.port)) as connection:
+        head = f"POST /api/search HTTP/1.1\r\nHost: {address.netloc}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        connection.sendall(head.encode() + 3 * chunk + b"0\r\n\r\n")
+        answer = connection.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 413") and b'{"error": "/api/search: more than 65,536 bytes' in answer
+
+
 def guarded(chunks, hosts=None, **most):
     """What a client is told that sends its body so; each chunk after a while."""
     got, told = [], []
@@ -177,7 +187,8 @@ def guarded(chunks, hosts=None, **most):
 
 def test_a_body_without_a_length_is_counted_and_a_slow_one_is_not_waited_for():
     assert guarded([(0, b"12345", True), (0, b"67890", False)]) == ([b"1234567890"], 200)
-    assert guarded([(0, b"12345", True), (0, b"678901", True)]) == ([], 413)
+    assert guarded([(0, b"12345", True), (0, b"678901", False)]) == ([], 413)
+    assert guarded([(0, b"12345", True), (0, b"6" * 36, True)]) == ([], 413)  # no more is read than four times as much
     assert guarded([(0, b"12345", True), (1, b"6", False)]) == ([], 408)
     assert guarded([(0, b"", False)], frozenset({"localhost"})) == ([], 403)  # no host at all
 
