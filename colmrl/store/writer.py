@@ -120,6 +120,10 @@ def begin(folder: Path, wanted: Manifest, records: Mapping[str, str], append: bo
         partial.unlink()
     base = read_any_manifest(folder / FINISHED) if (folder / FINISHED).is_file() else None
     interrupted = (folder / PLANNED).is_file()
+    if interrupted and base is None and not any(folder.glob("*.npy")):  # nothing was encoded: it binds nobody
+        for path in (folder / PLANNED, *folder.glob("ids-*.jsonl")):
+            path.unlink()
+        interrupted = False
     if base is not None and append:
         _check_same(folder, base, wanted, ("shards", "removed", "content_hash"))
         planned, rows = _appended(folder, _drop_lost(folder, base), wanted, records)
@@ -147,7 +151,7 @@ def begin(folder: Path, wanted: Manifest, records: Mapping[str, str], append: bo
 def _check_kept(folder: Path, base: Manifest, records: Mapping[str, str]) -> None:
     """An InputError unless the store is of these records, but for those that were removed from it."""
     live = live_rows(folder, base)
-    out = _taken_out(folder, base)
+    out = _taken_out(folder, base, live)
     if {pair for pair in records.items() if pair not in out} != {(name, said) for name, (_, said) in live.items()}:
         raise InputError(f"{folder}: the data's records changed: add what changed to it with --append")
 
@@ -226,7 +230,7 @@ def _appended(
     folder: Path, base: Manifest, wanted: Manifest, records: Mapping[str, str]
 ) -> tuple[Manifest, list[tuple[str, str]]]:
     live = live_rows(folder, base)
-    out = _taken_out(folder, base)
+    out = _taken_out(folder, base, live)
     new = [
         (name, stated)
         for name, stated in records.items()
@@ -244,10 +248,10 @@ def _appended(
     return planned, new
 
 
-def _taken_out(folder: Path, base: Manifest) -> set[tuple[str, str]]:
-    """Id and hash of what was removed: where nothing came in its place, it stays out until it changes."""
+def _taken_out(folder: Path, base: Manifest, live: Mapping[str, tuple[int, str]]) -> set[tuple[str, str]]:
+    """Id and hash of what was removed and nothing came in the place of: it stays out until it changes."""
     every = [pair for number, shard in enumerate(base.shards) for pair in read_ids(folder, number, shard)]
-    return {every[row] for row in base.removed}
+    return {every[row] for row in base.removed if every[row][0] not in live}
 
 
 def _check_same(place: Path, there: Manifest, wanted: Manifest, ignored: Sequence[str] = ()) -> None:

@@ -1,6 +1,7 @@
 """What is planned, added and taken out of a store of given vectors; what a damaged file is answered with."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,6 +74,21 @@ def test_what_is_added_is_new_or_changed_and_what_was_taken_out_stays_out(folder
     assert EmbeddingStore(folder).ids == ["d2", "d4", "d0", "d9", "d1"]
 
 
+def test_a_record_that_changed_and_changed_back_is_none_that_was_taken_out(folder):
+    for records in ({**RECORDS, "d0": "a" * 32}, RECORDS):
+        write(begin(folder, WANTED, records, append=True))
+    store = EmbeddingStore(folder)
+    assert store.manifest.removed == (0, 5) and store.ids == ["d1", "d2", "d3", "d4", "d0"]
+    assert begin(folder, WANTED, RECORDS).finished, "of just these records, none taken out"
+
+
+def test_a_plan_of_which_nothing_was_encoded_gives_way_to_another(tmp_path):
+    begin(tmp_path, WANTED, RECORDS)
+    other, fewer = replace(WANTED, fingerprint="g"), dict(list(RECORDS.items())[:2])
+    write(begin(tmp_path, other, fewer))
+    assert read_manifest(tmp_path).fingerprint == "g" and len([*tmp_path.glob("ids-*")]) == 1
+
+
 def test_what_cannot_be_taken_out_is_said_and_nothing_is(folder):
     stated = (folder / "manifest.json").read_bytes()
     for ids, says in (
@@ -104,7 +120,8 @@ def test_what_cannot_be_taken_out_is_said_and_nothing_is(folder):
 def test_another_store_in_the_folder_is_refused_with_what_differs(folder, tmp_path, other, says):
     with pytest.raises(InputError, match=says):
         begin(folder, Manifest(**{**vars(WANTED), **other}), RECORDS)
-    begin(tmp_path / "plan", WANTED, RECORDS)
+    half = begin(tmp_path / "plan", WANTED, RECORDS)
+    np.save(half.folder / "single-00000.npy", np.zeros((2, 8)))
     with pytest.raises(InputError, match=says):
         begin(tmp_path / "plan", Manifest(**{**vars(WANTED), **other}), RECORDS)
     free = {"command": "again", "commit": "1", "checkpoint": "moved", "data": "moved"}
