@@ -24,7 +24,8 @@ coverage: install
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check coverage==7.17.5
 	rm -rf outputs/coverage && mkdir -p outputs/coverage
 	-OMP_NUM_THREADS=1 $(COVERAGE) run -m pytest $(TESTS)
-	$(COVERAGE) combine --quiet && $(COVERAGE) report
+	$(COVERAGE) combine --quiet && $(COVERAGE) report && $(COVERAGE) json --quiet -o outputs/coverage/report.json
+	.venv/bin/python benchmarks/run.py covered
 
 install: .venv/installed
 

@@ -42,6 +42,27 @@ def _fuzz(content: dict[str, Any]) -> list[list[str]]:
     return [[f"fuzzing ({content['engine']})", tried, right, f"failures: {content['failures']}", *_source(content)]]
 
 
+def _mutants(content: dict[str, Any]) -> list[list[str]]:
+    return [
+        [
+            f"mutants: {row['module']}",
+            f"{row['mutants']} of {row['changes']:,} changes",
+            f"{row['killed']} noticed ({row['low']:.0%} to {row['high']:.0%})",
+            f"not noticed: {len(row['survived'])}",
+            *_source(content),
+        ]
+        for row in content["rows"]
+    ]
+
+
+def _coverage(content: dict[str, Any]) -> list[list[str]]:
+    tried, right = (
+        f"{content['lines']:,} lines of colmrl/",
+        f"{content['covered']:,} are run ({content['percent']:.1f}%)",
+    )
+    return [["line coverage of all tests", tried, right, str(content["lines"] - content["covered"]), *_source(content)]]
+
+
 def _interop(content: dict[str, Any]) -> list[list[str]]:
     lines = []
     for direction, tool in dict.fromkeys((row.get("direction"), row.get("tool")) for row in content["rows"]):
@@ -65,4 +86,5 @@ def _source(content: dict[str, Any]) -> list[str]:
     return [f"`{content['command']}`", f"{content['commit']}"]
 
 
-READERS = {"kills": _kills, "faults": _faults, "fuzz": _fuzz, "interop": _interop}
+READERS = {"kills": _kills, "faults": _faults, "fuzz": _fuzz, "mutants": _mutants, "coverage": _coverage}
+READERS |= {"interop": _interop}

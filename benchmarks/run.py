@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 Name = Literal[
     "maxsim", "search", "mining", "negatives", "false_negatives", "sizes", "kills", "rerank", "interop", "database",
-    "fuzz", "faults", "licences", "startup", "train", "encode", "rerank_speed", "scale", "mutants", "all",
+    "fuzz", "faults", "licences", "startup", "train", "encode", "rerank_speed", "scale", "mutants", "covered", "all",
 ]  # fmt: skip
 
 

@@ -55,6 +55,27 @@ def test_a_run_beside_some_peers_speaks_only_where_the_best_was_among_them(page,
     assert "| MaxSim, fp32: one | 1.00 s | nearest | 1.20 s | 1.20× | ≥ 3.5× | **no** |" in text
 
 
+def test_lines_that_tests_run_and_changes_that_they_miss_are_rows(page, tmp_path):
+    files = {
+        f"{at}colmrl/{name}": {"summary": {"num_statements": 10, "covered_lines": covered}}
+        for at, name, covered in (("", "view.py", 10), ("/x/", "store/reader.py", 7), ("", "models/sources/bare.py", 4))
+    }
+    (tmp_path / "report.json").write_text(json.dumps({"files": files}))
+    out = tmp_path / "coverage.json"
+    importlib.import_module("covered").main(["--report", str(tmp_path / "report.json"), "--out", str(out)])
+    rows = json.loads(out.read_text())["rows"]
+    assert [(row["package"], row["percent"]) for row in rows] == [
+        ("colmrl", 100),
+        ("colmrl/models", 40),
+        ("colmrl/store", 70),
+    ]
+    tried = {"changes": 1000, "mutants": 20, "killed": 19, "low": 0.76, "high": 0.99, "survived": [{}]}
+    written(tmp_path, "mutants", [{"module": "view", **tried}])
+    text = page.rendered(tmp_path)
+    assert "| line coverage of all tests | 30 lines of colmrl/ | 21 are run (70.0%) | 9 | `make coverage` |" in text
+    assert "| mutants: view | 20 of 1,000 changes | 19 noticed (76% to 99%) | not noticed: 1 |" in text
+
+
 def test_growth_that_is_not_linear_or_flat_is_said(page, tmp_path):
     size = {"documents": 4, "cpu_s": 1.0, "own_mib": 2, "peak_mib": 3, "disk_bytes": 0}
     row = {"case": "eval", "tool": "colmrl", "sizes": [size] * 3, "exponent": 1.5, "linear": False, "flat": False}
