@@ -11,7 +11,9 @@ interrupted  SIGINT at a random moment: exit code 130, or 0 where it had just fi
 two at once  a second process on the same folder: one line that names who writes there
 full disk    a file system of a random size, too small (a mount; else a limit on file sizes): one line that says so
 read only    killed, then the file system is read-only: one line that says so (left out where nothing may be mounted)
-clock        killed; then the clock is 40 years back, another time zone, and what is there is from 1971 and from 2100
+clock        killed; then the clock is 40 years back, another time zone and locale; what is there is from 1971 and 2100
+damaged      a file of what the stage reads (of train and loop: of what a kill left) is cut short: one line that names
+             it, or it is made anew; with it whole again, the same command
 
 Writes benchmarks/results/faults.json: of each stage and fault how many were injected, survived and lost; `said`: how
 often the process ended with a line of its own rather than a traceback.
@@ -34,6 +36,7 @@ from typing import Any
 from faults_machine import can_mount, limit, other_clock, written
 
 FAULTS = ("none", "two workers", "killed", "interrupted", "two at once", "full disk", "read only", "clock")
+FAULTS += ("damaged",)
 _VARYING = {"measured.json", "metrics.jsonl", "environment.json", ".lock"}  # seconds, of which no two runs share any
 
 
@@ -42,10 +45,13 @@ _MORE: list[str] = []  # settings of a forked process alone
 
 @dataclass(frozen=True)
 class Stage:
-    """`run(out)` as its command does; `kept`: what of `out` must be equal (empty: all of it)."""
+    """`run(out)` as its command does; `kept`: what of `out` must be equal (empty: all of it); `reads`: an artefact of
+    the stage before.
+    """
 
     run: Callable[[Path], object]
     kept: tuple[str, ...] = ("**/*",)
+    reads: Path | None = None
 
     def contents(self, out: Path) -> dict[str, bytes]:
         found = {path for pattern in self.kept for path in out.glob(pattern)}
@@ -97,11 +103,14 @@ def stages_of(work: Path) -> dict[str, Stage]:
     kept = ("round-*/checkpoint/**/*", "round-*/*store/*/*.npy", "round-*/triples.jsonl", "results.json")
     return {
         "train": Stage(lambda out: train(settings(out)), ("checkpoint/**/*",)),
-        "encode": Stage(lambda out: encode(settings(work), checkpoint, data / "train", out)),
-        "index": Stage(lambda out: build_indexes(settings(work, "index.type=ivf"), store, views, out)),
-        "mine": Stage(lambda out: mine(settings(work, "mine.view=multi@64"), store, out / "triples.jsonl")),
+        "encode": Stage(lambda out: encode(settings(work), checkpoint, data / "train", out), reads=checkpoint),
+        "index": Stage(lambda out: build_indexes(settings(work, "index.type=ivf"), store, views, out), reads=store),
+        "mine": Stage(
+            lambda out: mine(settings(work, "mine.view=multi@64"), store, out / "triples.jsonl"), reads=store
+        ),
         "eval": Stage(
-            lambda out: write_results(out / "results.json", judge(settings(work, "data.eval_split=train"), store), 0)
+            lambda out: write_results(out / "results.json", judge(settings(work, "data.eval_split=train"), store), 0),
+            reads=store,
         ),
         "loop": Stage(lambda out: loop(settings(out, *short)), kept),
     }
@@ -177,6 +186,8 @@ class Bench:
                 code = self.ended(self.start())
                 self._mount("rw,remount")
                 return code == 2 or self._was_done()
+            case "damaged":
+                return self._damaged()
             case _:
                 self.disturb(signal.SIGKILL)
                 for path in self.out.rglob("*"):
@@ -200,6 +211,24 @@ class Bench:
         else:
             code = self.ended(self.start(lambda: limit(max(map(len, self.whole.values())) // 2)))
         return code == 2
+
+    def _damaged(self) -> bool:
+        if self.stage.reads is None:
+            self.disturb(signal.SIGKILL)
+        files = [path for path in sorted((self.stage.reads or self.out).rglob("*")) if path.is_file()]
+        files = [path for path in files if path.stat().st_size and path.name not in _VARYING]
+        if not files:
+            return True  # killed before it wrote anything
+        cut = self.draw.choice(files)
+        whole = cut.read_bytes()
+        cut.write_bytes(whole[: self.draw.randrange(len(whole))])
+        code, text = self.ended(self.start()), self.said.read_text()
+        if code or self.stage.reads is not None:
+            cut.write_bytes(whole)
+        if code == 2 and cut.name in text:
+            return True
+        print(f"{cut.name}, cut: {code}: {text[-400:]}", file=sys.stderr)
+        return code == 0
 
     def _was_done(self) -> bool:
         """A stage that had finished refuses to write over it, or had nothing left to write."""

@@ -1,6 +1,7 @@
 """What faults.py does to the machine, and how it writes down what came of it."""
 
 import json
+import locale
 import os
 import resource
 import signal
@@ -14,6 +15,8 @@ from colmrl import provenance
 
 
 def other_clock() -> None:
+    """And another locale: what files are read and written in, where nothing says so, is ASCII."""
+    locale.setlocale(locale.LC_ALL, "C")
     now = time.time
     time.time = lambda: now() - 40 * 365 * 86400
     os.environ["TZ"] = "Pacific/Kiritimati"

@@ -186,5 +186,8 @@ def licence_of(folder: Path) -> str | None:
                 if line.startswith("license:"):
                     return line.partition(":")[2].strip().strip("\"'")
     for path in sorted(folder.glob("LICENSE*")):
-        return next((line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()), None)
+        return next(
+            (line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()),
+            None,
+        )
     return None

@@ -243,4 +243,4 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def _write_qrels(path: Path, rows: list[dict[str, Any]], column: str) -> None:
     clicked = ((number, item["note_idx"]) for number, row in enumerate(rows) for item in row[column] if item["click"])
-    path.write_text("qid,pid\n" + "".join(f"{number},{note}\n" for number, note in clicked))
+    path.write_text("qid,pid\n" + "".join(f"{number},{note}\n" for number, note in clicked), encoding="utf-8")

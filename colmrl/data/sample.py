@@ -103,7 +103,7 @@ def _write_split(
     (folder / "qrels").mkdir()
     for picture in pictures:
         draw_picture(picture.objects, rng).save(folder / "images" / f"{picture.id}.png")
-    with (folder / "corpus.jsonl").open("w") as corpus:
+    with (folder / "corpus.jsonl").open("w", encoding="utf-8") as corpus:
         for p in pictures:
             row = {"_id": p.id, "image": f"images/{p.id}.png", "meta": {"family": p.family, "objects": p.objects}}
             corpus.write(json.dumps(row) + "\n")
@@ -111,7 +111,10 @@ def _write_split(
     for picture in pictures:
         for place, (colour, shape) in enumerate(picture.objects):
             shown.setdefault((place, colour, shape), set()).add(picture.id)
-    with (folder / "queries.jsonl").open("w") as queries, (folder / "qrels" / f"{split}.tsv").open("w") as qrels:
+    with (
+        (folder / "queries.jsonl").open("w", encoding="utf-8") as queries,
+        (folder / "qrels" / f"{split}.tsv").open("w", encoding="utf-8") as qrels,
+    ):
         qrels.write("query-id\tcorpus-id\tscore\n")
         for number, picture in enumerate(p for p in pictures for _ in range(captions)):
             text, answers = _caption(picture, shown, split == "test", taken, rng)

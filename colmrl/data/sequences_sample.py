@@ -25,11 +25,11 @@ def write_sequences_sample(out: Path, seed: int = 0, users: int = 200, items: in
     (out / "images").mkdir()
     numbers = rng.sample(range(items), items)  # of the items along the ring: the catalogue's order tells nothing
     names = [f"item-{number:04d}" for number in numbers]
-    with (out / "item_meta.jsonl").open("w") as meta:
+    with (out / "item_meta.jsonl").open("w", encoding="utf-8") as meta:
         for name, objects in sorted(zip(names, _ring(items, rng), strict=True)):
             draw_picture(objects, rng).save(out / "images" / f"{name}.png")
             meta.write(json.dumps({"item": name, "image_path": f"images/{name}.png", **_texts(objects)}) + "\n")
-    with (out / "user_sequence.txt").open("w") as lines:
+    with (out / "user_sequence.txt").open("w", encoding="utf-8") as lines:
         for user in range(users):
             path = [rng.randrange(items)]
             for _ in range(rng.randint(4, 11)):

@@ -100,5 +100,7 @@ def write_report(folder: Path, rows: Sequence[Row], about: Sequence[str]) -> Pat
     frontier_png(folder / "frontier.png", rows, f"{folder.name}: quality against storage")
     picture = "![nDCG@5 against bytes a document](frontier.png)"
     path = folder / "report.md"
-    path.write_text("\n\n".join([f"# {folder.name}", *about, markdown_table(table_lines(rows)), picture]) + "\n")
+    path.write_text(
+        "\n\n".join([f"# {folder.name}", *about, markdown_table(table_lines(rows)), picture]) + "\n", encoding="utf-8"
+    )
     return path

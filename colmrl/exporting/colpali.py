@@ -38,7 +38,7 @@ def write_colpali(out: Path, plain: Plain, adapter: Path | None) -> None:
 
 
 def _write_pair(out: Path, adapter: Path, projection: dict[str, Tensor], base: str) -> None:
-    settings = json.loads((adapter / "adapter_config.json").read_text())
+    settings = json.loads((adapter / "adapter_config.json").read_bytes())
     settings |= {"base_model_name_or_path": base, "modules_to_save": ["custom_text_proj"], "task_type": None}
     write_json(out / "adapter_config.json", settings)
     weights = read_tensors(adapter / "adapter_model.safetensors")

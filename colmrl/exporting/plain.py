@@ -60,7 +60,7 @@ class Plain:
     def save_as(self, out: Path, architecture: str, prefix: str, more: Mapping[str, Tensor], **config: Any) -> None:
         """Under another class's name, its own tensors' names after `prefix`, with `more` tensors beside them."""
         self.model.config.save_pretrained(out)
-        settings = json.loads((out / "config.json").read_text()) | {"architectures": [architecture], **config}
+        settings = json.loads((out / "config.json").read_bytes()) | {"architectures": [architecture], **config}
         write_json(out / "config.json", settings)
         tensors = {f"{prefix}{name}": tensor for name, tensor in self.model.state_dict().items()}
         save_torch_state_dict({**tensors, **{name: tensor.to(self.dtype) for name, tensor in more.items()}}, out)

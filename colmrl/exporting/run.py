@@ -28,7 +28,7 @@ def export(checkpoint: str | Path, asked: Asked, out: str | Path) -> Path:
     check(checkpoint, asked)
     made = {"checkpoint": fingerprint(checkpoint), **asdict(asked)}
     there = out / "export.json"
-    if there.is_file() and json.loads(there.read_text()) == made:
+    if there.is_file() and json.loads(there.read_bytes()) == made:
         log.info("%s: is there already", out)
         return out
     return _write(out, checkpoint, asked, made)

@@ -18,7 +18,7 @@ def write_transformers(out: Path, plain: Plain, adapter: Path | None) -> None:
     if adapter is None:
         plain.save_model(out)
     else:
-        settings = json.loads((adapter / "adapter_config.json").read_text())
+        settings = json.loads((adapter / "adapter_config.json").read_bytes())
         settings["base_model_name_or_path"] = plain.description.model.backbone
         write_json(out / "adapter_config.json", settings)
         shutil.copy(adapter / "adapter_model.safetensors", out)

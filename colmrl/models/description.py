@@ -43,7 +43,7 @@ def describe(config: Config) -> Description:
 
 def write_description(folder: Path, description: Description) -> None:
     content = _DESCRIPTION.dump_python(description, mode="json")
-    (folder / FILE).write_text(json.dumps(content, indent=2))
+    (folder / FILE).write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
 def is_own(folder: Path) -> bool:

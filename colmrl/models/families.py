@@ -36,6 +36,6 @@ def family_of(source: str) -> str:
     """
     adapter = Path(source) / "adapter_config.json"
     if adapter.is_file() and not (Path(source) / "config.json").is_file():
-        source = json.loads(adapter.read_text())["base_model_name_or_path"]
+        source = json.loads(adapter.read_bytes())["base_model_name_or_path"]
     config = _read_config(source)
     return getattr(config, "vlm_config", config).model_type

@@ -49,7 +49,7 @@ class FeatureCache:
                 continue
             shard = index.with_suffix(".tensors")
             try:
-                places = [(key, start, size, crc) for key, start, size, crc in json.loads(index.read_text())]
+                places = [(key, start, size, crc) for key, start, size, crc in json.loads(index.read_bytes())]
                 whole = shard.stat().st_size == sum(size for _, _, size, _ in places)
             except (OSError, ValueError, TypeError):
                 whole, places = False, []

@@ -86,10 +86,12 @@ def _write(out: Path, paths: list[Path], descriptions: list[Description], shares
         name = "adapter/adapter_model.safetensors"
         save_file(concatenated([read_tensors(path / name) for path in paths], shares), out / name)
         settings = out / "adapter/adapter_config.json"
-        settings.write_text(json.dumps(json.loads(settings.read_text()) | {"r": rank, "lora_alpha": alpha}, indent=2))
+        settings.write_text(
+            json.dumps(json.loads(settings.read_bytes()) | {"r": rank, "lora_alpha": alpha}, indent=2), encoding="utf-8"
+        )
     write_description(out, first)
     made = {"of": [fingerprint(path) for path in paths], "weights": shares}
-    (out / "merge.json").write_text(json.dumps(made, indent=2))
+    (out / "merge.json").write_text(json.dumps(made, indent=2), encoding="utf-8")
 
 
 def concatenated(adapters: Sequence[Mapping[str, Tensor]], shares: Sequence[float]) -> dict[str, Tensor]:

@@ -165,7 +165,9 @@ class Retriever(nn.Module):
         heads = {name: t for name, t in self.state_dict().items() if not name.startswith("backbone.")}
         save_file({name: tensor.contiguous() for name, tensor in heads.items()}, partial / "heads.safetensors")
         self.inputs.processor.save_pretrained(partial / "processor")
-        (partial / "processor" / "config.json").write_text(json.dumps({"model_type": self.backbone.family}))
+        (partial / "processor" / "config.json").write_text(
+            json.dumps({"model_type": self.backbone.family}), encoding="utf-8"
+        )
         write_description(partial, self.description)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)

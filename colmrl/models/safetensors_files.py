@@ -10,7 +10,7 @@ def weight_files_in(folder: Path) -> list[Path]:
     """A model's, or an adapter's: those that its index names, where it has one."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        return sorted({folder / name for name in json.loads(index.read_text())["weight_map"].values()})
+        return sorted({folder / name for name in json.loads(index.read_bytes())["weight_map"].values()})
     return sorted(folder.glob("*.safetensors"))
 
 

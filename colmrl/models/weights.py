@@ -73,7 +73,7 @@ def weight_files(source: str) -> list[Path]:
             "(save_pretrained)"
         )
     with files_said(index, "fetch or write the weights again"):
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
     return [path for name in names if (path := _find(source, name))]
 
 

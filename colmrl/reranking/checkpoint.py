@@ -107,7 +107,7 @@ def save_checkpoint(
         weights = {name: tensor.contiguous() for name, tensor in classifier.state_dict().items()}
         save_file(weights, partial / "classifier.safetensors")
     processor.save_pretrained(partial / "processor")
-    (partial / "processor" / "config.json").write_text(json.dumps({"model_type": language.family}))
+    (partial / "processor" / "config.json").write_text(json.dumps({"model_type": language.family}), encoding="utf-8")
     write_description(partial, description)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

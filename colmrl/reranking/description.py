@@ -35,7 +35,9 @@ _DESCRIPTION = TypeAdapter(RerankerDescription)
 
 
 def write_description(folder: Path, description: RerankerDescription) -> None:
-    (folder / "reranker.json").write_text(json.dumps(_DESCRIPTION.dump_python(description, mode="json"), indent=2))
+    (folder / "reranker.json").write_text(
+        json.dumps(_DESCRIPTION.dump_python(description, mode="json"), indent=2), encoding="utf-8"
+    )
 
 
 def is_checkpoint(folder: str | Path) -> bool:

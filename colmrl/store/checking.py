@@ -2,6 +2,7 @@
 
 import tokenize
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -10,6 +11,16 @@ from colmrl.store.manifest import ArraySpec, Shard
 # What numpy raises on files that are cut, or are no arrays.
 UNREADABLE = (OSError, ValueError, EOFError, OverflowError, RecursionError, tokenize.TokenError)
 _TYPES = {"fp32": np.float32, "fp16": np.float16, "int8": np.int8, "binary": np.uint8}
+
+
+def opened(path: Path) -> np.ndarray:
+    """Mapped, not read. A ValueError where it is no whole array."""
+    try:
+        return np.load(path, mmap_mode="c")
+    except FileNotFoundError:
+        raise
+    except UNREADABLE:
+        raise ValueError(f"{path.name}: cut short, or no array") from None
 
 
 def check_shard(spec: ArraySpec, shard: Shard, load: Callable[[str], np.ndarray]) -> None:

@@ -17,7 +17,7 @@ from colmrl.data.records import Document, Query
 from colmrl.errors import InputError
 from colmrl.reduction import pool_records_to_each
 from colmrl.scoring import MultiVectors, truncate
-from colmrl.store.checking import UNREADABLE, check_shard
+from colmrl.store.checking import UNREADABLE, check_shard, opened
 from colmrl.store.manifest import ArraySpec, read_manifest
 from colmrl.store.writer import read_ids
 from colmrl.view import Head, Precision, View
@@ -35,7 +35,7 @@ class EmbeddingStore:
         self.trained = self.manifest.trained
         self.stamp = self.manifest.stamp
         # copy on write: nothing writes to it, but torch takes only what can be written to
-        self._map = functools.lru_cache(_MAPPED_FILES)(functools.partial(np.load, mmap_mode="c"))
+        self._map = functools.lru_cache(_MAPPED_FILES)(opened)
         self._specs: dict[View, ArraySpec] = {}
         self._check_files()
         sizes = [shard.records for shard in self.manifest.shards]

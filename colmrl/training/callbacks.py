@@ -27,7 +27,11 @@ class Metrics(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if self.path.is_file():  # what an interrupted run did after its last resume point is done again
-            lines = [line for line in self.path.read_text().splitlines() if _is_before(line, state.global_step)]
+            lines = [
+                line
+                for line in self.path.read_text(encoding="utf-8").splitlines()
+                if _is_before(line, state.global_step)
+            ]
             write_text(self.path, "".join(f"{line}\n" for line in lines))
         self.bar = bar("training")
         self.bar.start()
@@ -51,7 +55,7 @@ class Metrics(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         logs = logs or {}
-        with self.path.open("a") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             line = {"step": state.global_step, "seconds": round(time.monotonic() - self.start, 3), **logs}
             file.write(json.dumps(line) + "\n")
         if "loss" in logs:

@@ -147,7 +147,7 @@ def best_point(folder: Path, state: TrainerState) -> Path | None:
 
 def is_over(point: Path, steps: int, patience: int | None) -> bool:
     """Whether training had ended at this resume point, and only the checkpoint was still to be written."""
-    state = json.loads((point / "trainer_state.json").read_text())
+    state = json.loads((point / "trainer_state.json").read_bytes())
     stopping = state["stateful_callbacks"].get("EarlyStoppingCallback", {}).get("attributes", {})
     waited = stopping.get("early_stopping_patience_counter", 0)
     return state["global_step"] >= steps or (patience is not None and waited >= patience)

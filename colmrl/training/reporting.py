@@ -51,7 +51,7 @@ def _wandb(config: Config, output: Path) -> TrainerCallback:
             project=project,
             name=output.name,
             dir=str(output),
-            id=name.read_text(),
+            id=name.read_text(encoding="utf-8"),
             resume="allow",
             config=to_dict(config),
         )

@@ -141,5 +141,5 @@ def _keep_best(config: Config, trainer: RerankTrainer, output: Path, an_epoch: i
     log.info("kept: epoch %.4g (step %d), %s %.4f", epoch, state.best_global_step, name, state.best_metric)
     line = {"step": state.global_step, "kept_epoch": epoch, "kept_step": state.best_global_step}
     if not rank():
-        with (output / "metrics.jsonl").open("a") as file:
+        with (output / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line | {f"kept_{name}": state.best_metric}) + "\n")

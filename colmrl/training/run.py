@@ -159,7 +159,7 @@ def _mini_batch_size(config: Config, model: Retriever, dataset: ExampleDataset, 
     if not (found.is_file() and resume_point(output / "trainer")):
         size = choose_mini_batch(config, model.to(use_torch(config)), dataset)
         write_text(found, json.dumps({"mini_batch_size": size}))
-    return json.loads(found.read_text())["mini_batch_size"]
+    return json.loads(found.read_bytes())["mini_batch_size"]
 
 
 def _watch(config: Config, trainer: RetrieverTrainer, output: Path) -> None:

@@ -51,7 +51,7 @@ def resume_point(folder: Path) -> str | None:
     points = sorted(folder.glob("checkpoint-*"), key=lambda point: int(point.name.rpartition("-")[2]))
     for point in reversed(points):
         try:
-            json.loads((point / "trainer_state.json").read_text())
+            json.loads((point / "trainer_state.json").read_bytes())
         except (OSError, ValueError):
             shutil.rmtree(point)
         else:

@@ -28,7 +28,7 @@ class SavedTensors:
             pickled = next((path.name for path in folder.glob("*.bin")), None)
             why = f"{pickled} is a pickle, which is never loaded" if pickled else "no weights there"
             raise InputError(f"{folder / name}: not found ({why}): save the model as safetensors")
-        files = tuple(folder / file for file in sorted(set(json.loads(index.read_text())["weight_map"].values())))
+        files = tuple(folder / file for file in sorted(set(json.loads(index.read_bytes())["weight_map"].values())))
         if missing := [file.name for file in files if not file.is_file()]:
             raise InputError(f"{index}: {', '.join(missing)}: named there, but not found: download the model again")
         return cls(files)
@@ -38,7 +38,7 @@ class SavedTensors:
         """What a model's tensors are called, by the index where there is one: its files need not be there."""
         index = folder / "model.safetensors.index.json"
         if not (folder / "model.safetensors").is_file() and index.is_file():
-            return frozenset(json.loads(index.read_text())["weight_map"])
+            return frozenset(json.loads(index.read_bytes())["weight_map"])
         return frozenset(SavedTensors.of(folder).shapes)
 
     @cached_property
