@@ -20,7 +20,6 @@ often the process ended with a line of its own rather than a traceback.
 """
 
 import argparse
-import json
 import os
 import random
 import shutil
@@ -31,38 +30,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from faults_machine import can_mount, limit, other_clock, written
+from faults_stages import MORE, VARYING, Stage, stages_of
 
 FAULTS = ("none", "two workers", "killed", "interrupted", "two at once", "full disk", "read only", "clock")
 FAULTS += ("damaged",)
-_VARYING = {"measured.json", "metrics.jsonl", "environment.json", ".lock"}  # seconds, of which no two runs share any
-
-
-_MORE: list[str] = []  # settings of a forked process alone
-
-
-@dataclass(frozen=True)
-class Stage:
-    """`run(out)` as its command does; `kept`: what of `out` must be equal (empty: all of it); `reads`: an artefact of
-    the stage before.
-    """
-
-    run: Callable[[Path], object]
-    kept: tuple[str, ...] = ("**/*",)
-    reads: Path | None = None
-
-    def contents(self, out: Path) -> dict[str, bytes]:
-        found = {path for pattern in self.kept for path in out.glob(pattern)}
-        files = [path for path in sorted(found) if path.is_file() and path.name not in _VARYING]
-        return {str(path.relative_to(out)): _lasting(path) for path in files}
-
-
-def _lasting(path: Path) -> bytes:
-    if path.name != "results.json":
-        return path.read_bytes()
-    return json.dumps(json.loads(path.read_bytes())["rows"]).encode()
 
 
 @dataclass
@@ -71,49 +44,6 @@ class Counts:
     survived: int = 0
     said: int = 0
     lost: list[str] = field(default_factory=list)
-
-
-def stages_of(work: Path) -> dict[str, Stage]:
-    """What they read is written into `work` first."""
-    from colmrl.configure import load_config
-    from colmrl.data.sample import write_sample
-    from colmrl.encoding import encode
-    from colmrl.evaluation.run import judge, write_results
-    from colmrl.loop import loop
-    from colmrl.mining import mine
-    from colmrl.models.tiny import write_tiny_model
-    from colmrl.search.building import build_indexes
-    from colmrl.training.run import train
-    from colmrl.view import View
-
-    data = write_sample(work / "data", 0, train_families=8, test_families=3)
-    model = write_tiny_model("internvl", work / "model")
-
-    def settings(out: Path, *more: str) -> Any:
-        base = [f"output={out}", f"model.backbone={model}", f"data.path={data}/train", "device=cpu", "threads=1"]
-        base += ["train.batch_size=8", "encode.shard_size=8", "single.dims=[128,32]", "multi.dims=[64,16]"]
-        base += ["train.learning_rate=1e-3", "train.save_steps=2", "train.max_steps=8", "mine.filters=[]", "mine.k=8"]
-        return load_config(None, [*base, *more, *_MORE])
-
-    checkpoint = train(settings(work / "made", "train.max_steps=2"))
-    store = encode(settings(work), checkpoint, data / "train", work / "store")
-    views = [View.parse("multi@64"), View.parse("single@32")]
-    short = ["loop.rounds=2", "train.max_steps=3", "train.save_steps=1", "train.negatives=1", "mine.negatives=2"]
-    short += [f"data.eval_path={data}/test", "eval.views=[single@128,multi@16]", "data.eval_split=test"]
-    kept = ("round-*/checkpoint/**/*", "round-*/*store/*/*.npy", "round-*/triples.jsonl", "results.json")
-    return {
-        "train": Stage(lambda out: train(settings(out)), ("checkpoint/**/*",)),
-        "encode": Stage(lambda out: encode(settings(work), checkpoint, data / "train", out), reads=checkpoint),
-        "index": Stage(lambda out: build_indexes(settings(work, "index.type=ivf"), store, views, out), reads=store),
-        "mine": Stage(
-            lambda out: mine(settings(work, "mine.view=multi@64"), store, out / "triples.jsonl"), reads=store
-        ),
-        "eval": Stage(
-            lambda out: write_results(out / "results.json", judge(settings(work, "data.eval_split=train"), store), 0),
-            reads=store,
-        ),
-        "loop": Stage(lambda out: loop(settings(out, *short)), kept),
-    }
 
 
 class Bench:
@@ -169,7 +99,7 @@ class Bench:
             case "none":
                 return self.ended(self.start()) == 0
             case "two workers":
-                return self.ended(self.start(lambda: _MORE.extend(["train.workers=2", "encode.workers=2"]))) == 0
+                return self.ended(self.start(lambda: MORE.extend(["train.workers=2", "encode.workers=2"]))) == 0
             case "killed":
                 codes = [self.disturb(signal.SIGKILL) for _ in range(2)]  # the second goes on
                 return all(code in (0, 2, -9) for code in codes)
@@ -216,7 +146,7 @@ class Bench:
         if self.stage.reads is None:
             self.disturb(signal.SIGKILL)
         files = [path for path in sorted((self.stage.reads or self.out).rglob("*")) if path.is_file()]
-        files = [path for path in files if path.stat().st_size and path.name not in _VARYING]
+        files = [path for path in files if path.stat().st_size and path.name not in VARYING]
         if not files:
             return True  # killed before it wrote anything
         cut = self.draw.choice(files)

@@ -30,13 +30,13 @@ from colmrl.config import DataConfig
 FAMILIES = ("internvl", "qwen2_5_vl", "qwen3_vl")
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pages", type=Path, default=Path("../shared/data/pages_lilypond"))
     parser.add_argument("--work", type=Path, default=Path("outputs/reading"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/reading.json"))
     parser.add_argument("--measure", nargs=2, metavar=("WHAT", "WHERE"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if arguments.measure:
         what, where = arguments.measure
         print(json.dumps(speed(what, arguments.pages, where) if what in FAMILIES else memory(where)))

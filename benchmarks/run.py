@@ -11,7 +11,8 @@ from typing import Literal, get_args
 
 Name = Literal[
     "maxsim", "search", "mining", "negatives", "false_negatives", "sizes", "kills", "rerank", "interop", "database",
-    "fuzz", "faults", "licences", "startup", "train", "encode", "rerank_speed", "scale", "mutants", "covered", "all",
+    "fuzz", "faults", "licences", "startup", "train", "encode", "rerank_speed", "scale", "mutants", "covered",
+    "reading", "all",
 ]  # fmt: skip
 
 

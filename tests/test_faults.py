@@ -15,7 +15,7 @@ from colmrl.training.trainer import RetrieverTrainer
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 FAULTS = [("encode", "killed"), ("encode", "two at once"), ("mine", "interrupted"), ("mine", "full disk")]
-FAULTS += [("eval", "clock"), ("index", "killed"), ("train", "full disk")]
+FAULTS += [("eval", "clock"), ("index", "killed"), ("train", "full disk"), ("mine", "damaged")]
 
 
 @pytest.fixture(scope="module")
