@@ -20,6 +20,7 @@ from colmrl.config import ModelConfig
 from colmrl.data.media import content_hash, open_image, picture_size
 from colmrl.data.records import Document, Query, Records
 from colmrl.errors import InputError
+from colmrl.models.chat import templated
 from colmrl.models.inputs import InputBuilder
 from colmrl.progress import track
 
@@ -115,7 +116,7 @@ class TokenCounter:
 
     def _templated(self, text: str, pictures: int) -> str:
         content = [{"type": "image"}] * pictures + ([{"type": "text", "text": text}] if text else [])
-        return self._processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
+        return templated(self._processor, [{"role": "user", "content": content}])
 
     def _lengths(self, texts: list[str], **options: Any) -> list[int]:
         return [len(ids) for ids in self._builder.tokenizer(texts, verbose=False, **options)["input_ids"]]

@@ -10,6 +10,7 @@ from typing import Any
 
 from colmrl.errors import InputError
 from colmrl.exporting.prompts import prompts_around
+from colmrl.models.chat import templated
 from colmrl.models.retriever import Description
 
 _HERE = "HERE-IT-STANDS"  # in no template
@@ -51,7 +52,7 @@ def _parts(processor: Any) -> tuple[str, str, str]:
 
     def shown(pictures: int, text: str) -> str:
         content = [{"type": "image"} for _ in range(pictures)] + ([{"type": "text", "text": text}] if text else [])
-        return processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
+        return templated(processor, [{"role": "user", "content": content}])
 
     head, _, tail = shown(0, _HERE).partition(_HERE)
     picture = shown(1, _HERE).removeprefix(head).removesuffix(_HERE + tail)

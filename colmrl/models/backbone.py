@@ -91,7 +91,7 @@ def load_processor(source: str, max_pixels: int | None, padding_side: Literal["l
     `max_pixels` bounds a picture: its area for Qwen-VL, its number of tiles for InternVL.
     """
     family = family_of(source)
-    with files_said(f"model.backbone: {source!r}: its processor", "give a folder or hub id that has one"):
+    with files_said(f"model.backbone: {source!r}: its processor", "give a folder or hub id that has one", source):
         if family in PROCESSOR_MAPPING_NAMES:
             given = {"backend": "pil", "trust_remote_code": False}
             processor = processor_class(family).from_pretrained(source, **given)  # pyright: ignore
@@ -174,7 +174,7 @@ class Backbone(nn.Module):
         weight_files(source)  # what has none, or pickles, is said before anything is loaded
         options |= {"use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
         with (
-            files_said(f"model.backbone: {source!r}", "fetch or write it again"),
+            files_said(f"model.backbone: {source!r}", "fetch or write it again", source),
             no_bars(local=Path(source).is_dir()),
             no_report(),
         ):

@@ -14,7 +14,7 @@ from colmrl.models.weights import files_said
 def _read_config(source: str) -> Any:
     if not source:
         raise InputError("model.backbone: not given: name a folder with a model, or a hub id such as Qwen/Qwen3-0.6B")
-    with files_said(f"model.backbone: {source!r}", "give a folder or hub id"):
+    with files_said(f"model.backbone: {source!r}", "give a folder or hub id", source):
         try:
             return AutoConfig.from_pretrained(source, trust_remote_code=False)
         except (OSError, ValueError):

@@ -15,6 +15,7 @@ from transformers import AutoModelForImageTextToText, GenerationConfig
 from colmrl.data.media import open_image
 from colmrl.errors import InputError
 from colmrl.models.backbone import DTYPES, Dtype, load_processor, no_bars
+from colmrl.models.chat import templated
 from colmrl.models.inputs import harmless
 from colmrl.models.weights import files_said, weight_files
 
@@ -70,7 +71,7 @@ class Generator:
             content: list[dict[str, str]] = [{"type": "image"} for _ in prompt.images]
             content.append({"type": "text", "text": self._harmless(prompt.text)})
             message = [{"role": "user", "content": content}]
-            texts.append(self.processor.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
+            texts.append(templated(self.processor, message, add_generation_prompt=True))
             try:
                 pictures += [open_image(path) for path in prompt.images]
             except InputError as error:

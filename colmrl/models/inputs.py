@@ -15,6 +15,7 @@ from colmrl.data.media import open_image, picture_size
 from colmrl.data.records import Document, Query
 from colmrl.errors import InputError
 from colmrl.models.backbone import picture_grids, pixels_used
+from colmrl.models.chat import templated
 from colmrl.models.positions import TEXT, Grid, positions_of
 from colmrl.models.scored import Scored
 
@@ -216,7 +217,7 @@ class InputBuilder:
         if record.instruction is not None:
             turns.insert(0, {"role": "system", "content": [{"type": "text", "text": record.instruction}]})
         more = {"add_generation_prompt": True} if self.config.generation_prompt else {}
-        return self.processor.apply_chat_template(turns, tokenize=False, **more)
+        return templated(self.processor, turns, **more)
 
     def cut(self, text: str, limit: int) -> str:
         """The first `limit` tokens of a text, as text: a template's closing tokens must not be cut."""

@@ -20,9 +20,9 @@ _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "mo
 
 
 @contextlib.contextmanager
-def files_said(place: str | Path, remedy: str) -> Iterator[None]:
+def files_said(place: str | Path, remedy: str, folder: str | Path | None = None) -> Iterator[None]:
     """Whatever the libraries raise on files that are cut, of other types, or that want code of their own to be run, is
-    an InputError that names the place: their errors are of no common class.
+    an InputError that names the place, and the file of `folder` that is not whole: their errors are of no common class.
     """
     try:
         yield
@@ -34,7 +34,21 @@ def files_said(place: str | Path, remedy: str) -> Iterator[None]:
         if "trust_remote_code" in str(error):
             said = "it wants code of its own to be run (auto_map), which is never done"
             remedy = "give a model whose family transformers has itself, or one converted to it"
-        raise InputError(f"{place}: cannot be loaded: {remedy} ({said})") from None
+        cut = f"{broken.name} is not whole: " if (broken := _not_whole(Path(folder or place))) else ""
+        raise InputError(f"{place}: cannot be loaded: {remedy} ({cut}{said})") from None
+
+
+def _not_whole(folder: Path) -> Path | None:
+    """The first file of a folder that is no JSON, or no safetensors, though it is called so."""
+    for path in sorted(folder.glob("*")):
+        try:
+            if path.suffix == ".json":
+                json.loads(path.read_bytes())
+            elif path.suffix == ".safetensors":
+                safe_open(path, framework="pt")
+        except Exception:  # as above
+            return path
+    return None
 
 
 def read_tensors(path: Path, remedy: str = "write the checkpoint again") -> dict[str, Tensor]:

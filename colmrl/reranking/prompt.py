@@ -15,6 +15,7 @@ import torch
 from colmrl.config import ModelConfig
 from colmrl.data.records import Document, Query
 from colmrl.errors import InputError
+from colmrl.models.chat import templated
 from colmrl.models.inputs import OF_TOKENS, InputBuilder, ModelInput, Told
 
 _KEPT_BYTES = 512 * 2**20  # of documents' tokens and pictures
@@ -90,7 +91,7 @@ class Prompts:
 
     def _templated(self, messages: list[dict[str, Any]], answers: bool) -> str:
         options = {} if self.sees_pictures else {"enable_thinking": False}  # Qwen3's: it answers at once
-        return self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=answers, **options)
+        return templated(self._processor, messages, add_generation_prompt=answers, **options)
 
 
 def join(parts: Sequence[ModelInput]) -> ModelInput:

@@ -12,6 +12,7 @@ from transformers import AutoModel
 
 from colmrl.config import ModelConfig
 from colmrl.configure import load_config
+from colmrl.data.records import Query
 from colmrl.errors import InputError
 from colmrl.models.backbone import Backbone, load_processor
 from colmrl.models.generator import Generator
@@ -125,6 +126,19 @@ def test_a_damaged_checkpoint_is_said_by_name(name, damage, adapted, tmp_path):
     assert not list(folder.rglob("marker"))
 
 
+@pytest.mark.parametrize(
+    ("name", "remains"), [("tokenizer.json", 99), ("tokenizer_config.json", 99), ("chat_template.jinja", -12)]
+)
+def test_the_processors_file_that_is_cut_is_named(name, remains, checkpoint, tmp_path):
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(checkpoint, folder)
+    path = folder / "processor" / name
+    path.write_bytes(path.read_bytes()[:remains])
+    with pytest.raises(InputError, match=rf"{folder}/processor.*{name}") as said:
+        Retriever.load(folder).inputs.queries([Query("q", "a circle")])
+    assert "\n" not in str(said.value)
+
+
 def test_heads_of_another_shape_or_name_are_said(adapted, tmp_path):
     from safetensors.torch import save_file
 
@@ -145,7 +159,7 @@ def test_base_weights_that_are_cut_are_said(tiny, tmp_path):
     for damage in (cut, huge_header, no_tensors):
         shutil.copy(tiny("bert") / "model.safetensors", tmp_path / "model")
         damage(tmp_path / "model/model.safetensors")
-        with pytest.raises(InputError, match=r"model\.backbone: .*model': cannot be loaded"):
+        with pytest.raises(InputError, match=r"model\.backbone: .*model': cannot be loaded.*model\.safetensors is not"):
             Backbone.load(str(tmp_path / "model"), ModelConfig())
     (tmp_path / "model/config.json").write_text('{"model_type": "bert", "hidden_size": "wide"}')
     with pytest.raises(InputError, match=r"model\.backbone: .*model': cannot be loaded"):
