@@ -5,6 +5,7 @@ the base weights' identity: a hash of what is on disk, in whatever dtype and on 
 import contextlib
 import hashlib
 import json
+import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -34,18 +35,22 @@ def files_said(place: str | Path, remedy: str, folder: str | Path | None = None)
         if "trust_remote_code" in str(error):
             said = "it wants code of its own to be run (auto_map), which is never done"
             remedy = "give a model whose family transformers has itself, or one converted to it"
-        cut = f"{broken.name} is not whole: " if (broken := _not_whole(Path(folder or place))) else ""
+        cut = f"{broken.name} is not whole: " if (broken := not_whole(Path(folder or place))) else ""
         raise InputError(f"{place}: cannot be loaded: {remedy} ({cut}{said})") from None
 
 
-def _not_whole(folder: Path) -> Path | None:
-    """The first file of a folder that is no JSON, or no safetensors, though it is called so."""
+def not_whole(folder: Path) -> Path | None:
+    """The first file of a folder that is no JSON, safetensors or torch.save's, though it is called so; values are not
+    read.
+    """
     for path in sorted(folder.glob("*")):
         try:
             if path.suffix == ".json":
                 json.loads(path.read_bytes())
             elif path.suffix == ".safetensors":
                 safe_open(path, framework="pt")
+            elif path.suffix in (".pt", ".pth") and not zipfile.is_zipfile(path):
+                return path
         except Exception:  # as above
             return path
     return None

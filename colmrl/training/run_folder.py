@@ -1,6 +1,7 @@
 """The folder of a training run: what is run stands in it before step one, and resume points as it goes."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -10,9 +11,12 @@ from colmrl.configure import changed_keys, save_config
 from colmrl.errors import InputError
 from colmrl.files import write_text
 from colmrl.inputs import check_inputs, write_inputs
+from colmrl.models.weights import not_whole
 from colmrl.processes import on_first
 from colmrl.training.guards import check_identity
 from colmrl.training.reporting import check_reporters
+
+log = logging.getLogger(__name__)
 
 # What may differ when an interrupted run is gone on with: none of it changes the weights.
 _FREE = ("device", "encode.", "mine.", "eval.", "frontier.", "loop.", "train.workers", "train.log_steps")
@@ -47,15 +51,17 @@ def check_same_run(config: Config, output: Path) -> None:
 
 
 def resume_point(folder: Path) -> str | None:
-    """The newest resume point that was written whole (its state comes last); half-written ones are removed."""
+    """The newest resume point that is whole. One that was half written (its state comes last) is removed, and one that
+    was damaged, which is said: the run goes on from the one before, or begins anew.
+    """
     points = sorted(folder.glob("checkpoint-*"), key=lambda point: int(point.name.rpartition("-")[2]))
     for point in reversed(points):
-        try:
-            json.loads((point / "trainer_state.json").read_bytes())
-        except (OSError, ValueError):
-            shutil.rmtree(point)
-        else:
-            return str(point)
+        if (point / "trainer_state.json").is_file():
+            broken = not_whole(point)
+            if broken is None:
+                return str(point)
+            log.warning("%s: not whole: its resume point is removed, the one before it (if any) taken", broken)
+        shutil.rmtree(point)
     return None
 
 
