@@ -155,10 +155,10 @@ class Bench:
         code, text = self.ended(self.start()), self.said.read_text()
         if code or self.stage.reads is not None:
             cut.write_bytes(whole)
-        if code == 2 and (cut.name in text or "exists already" in text):
-            return True
-        print(f"{cut.name}, cut: {code}: {text[-400:]}", file=sys.stderr)
-        return code == 0
+        named = code == 2 and (cut.name in text or "exists already" in text)
+        if code and not named:
+            print(f"{cut.name}, cut: {code}: {text[-400:]}", file=sys.stderr)
+        return named or code == 0
 
     def _was_done(self) -> bool:
         """A stage that had finished refuses to write over it, or had nothing left to write."""
