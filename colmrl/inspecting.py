@@ -1,21 +1,22 @@
 """What a folder or hub id is, read without loading it: our checkpoints, other libraries' models, bare backbones."""
 
 from pathlib import Path
+from typing import Any
 
 from colmrl.config import DenseConfig, LoraConfig, ModelConfig, MultiConfig, SingleConfig
 from colmrl.errors import InputError
-from colmrl.models.description import Description, is_own, read_own
+from colmrl.models.description import Description, as_json, is_own, read_own
 from colmrl.models.safetensors_files import sizes, weight_files_in
 from colmrl.models.sources import find_source, located
 from colmrl.models.sources.bare import is_bare
 from colmrl.models.sources.source import Source, hidden_size, read_json, refuse_remote_code
 
-Facts = dict[str, str | int | list[str] | None]
+Facts = dict[str, str | int | list[str] | dict[str, Any] | None]
 
 
 def inspect(name: str | Path) -> Facts:
-    """Facts in the order that they are shown in; null where there is nothing to say. Raises InputError where it is
-    nothing that we know."""
+    """Facts in the order that they are shown in, in words; null where there is nothing to say; `settings`: the same as a
+    configuration has them. Raises InputError where it is nothing that we know."""
     folder = located(name)
     for half in (folder, folder / "documents"):
         if (half / "manifest.json").is_file():
@@ -59,6 +60,7 @@ def _retriever(kind: str, folder: Path, description: Description, source: Source
         "loaded in": model.dtype + (f", {model.quantization}" if model.quantization else ""),
         "licence": licence_of(folder) or licence_of(base),
         "notes": list(source.notes) if source and source.notes else None,
+        "settings": as_json(description),
     }
 
 
@@ -76,6 +78,7 @@ def _reranker(folder: Path) -> Facts:
         "tuning": model["tuning"],
         "loaded in": model["dtype"],
         "licence": licence_of(folder) or licence_of(base),
+        "settings": stated,
     }
 
 

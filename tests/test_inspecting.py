@@ -39,9 +39,9 @@ def test_a_store_and_an_unknown_folder_are_refused_with_what_to_do(store, tmp_pa
 def test_the_command_shows_a_table_or_json(checkpoint):
     shown = CliRunner().invoke(main_app, ["inspect", str(checkpoint)]).output
     assert "internvl" in shown and "projected to 64" in shown
-    assert json.loads(CliRunner().invoke(main_app, ["inspect", str(checkpoint), "--json"]).output) == inspect(
-        checkpoint
-    )
+    facts = json.loads(CliRunner().invoke(main_app, ["inspect", str(checkpoint), "--json"]).output)
+    assert facts == inspect(checkpoint)
+    assert facts["settings"]["single"]["dims"] == [128, 32] and "settings" not in shown
 
 
 def test_inspecting_needs_no_heavy_library(checkpoint):

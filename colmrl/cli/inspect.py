@@ -16,7 +16,7 @@ def inspect(
     path: Annotated[
         str, typer.Argument(metavar="PATH", help="A folder, or a hub id (owner/name).", show_default=False)
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="For machines: null where there is nothing to say.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines, with every setting.")] = False,
 ) -> None:
     """Backbone, heads, dims, pooling, prompts, limits, licence. Nothing of it is loaded."""
     from colmrl.inspecting import inspect as run
@@ -25,5 +25,6 @@ def inspect(
     if as_json:
         typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return
-    rows = [(name, " | ".join(fact) if isinstance(fact, list) else str(fact)) for name, fact in facts.items() if fact]
+    said = {name: fact for name, fact in facts.items() if fact and name != "settings"}
+    rows = [(name, " | ".join(fact) if isinstance(fact, list) else str(fact)) for name, fact in said.items()]
     show_table([("", path), *rows])

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -41,8 +42,12 @@ def describe(config: Config) -> Description:
     return Description(model, config.lora, config.single, config.multi, config.show)
 
 
+def as_json(description: Description) -> dict[str, Any]:
+    return _DESCRIPTION.dump_python(description, mode="json")
+
+
 def write_description(folder: Path, description: Description) -> None:
-    content = _DESCRIPTION.dump_python(description, mode="json")
+    content = as_json(description)
     (folder / FILE).write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
