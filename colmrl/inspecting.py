@@ -15,8 +15,8 @@ Facts = dict[str, str | int | list[str] | dict[str, Any] | None]
 
 
 def inspect(name: str | Path) -> Facts:
-    """Facts in the order that they are shown in, in words; null where there is nothing to say; `settings`: the same as a
-    configuration has them. Raises InputError where it is nothing that we know."""
+    """Facts in the order that they are shown in, in words; null where there is nothing to say; `settings`: the same as
+    a configuration has them. Raises InputError where it is nothing that we know."""
     folder = located(name)
     for half in (folder, folder / "documents"):
         if (half / "manifest.json").is_file():
