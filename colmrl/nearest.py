@@ -8,13 +8,14 @@ Letters: q queries, n documents, h dim, p pairs of a query and a document, k ran
 """
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import BFloat16, Float, Int
+from jaxtyping import BFloat16, Bool, Float, Int
 from torch import Tensor
 
 from colmrl.kernels import spread
@@ -25,10 +26,19 @@ _FEW_QUERIES = 256  # with fewer the product is not faster than reading the docu
 _SEED = 8 * _TILE  # documents from which the first bound comes
 _GROUP = 16  # of which the best document counts there
 _MOST = 1024  # pairs a query that are kept at a time; documents nearly all alike are not sorted out in bf16
-_RESCORED_BYTES = 1 << 22  # of documents' vectors at a time
+_ROUNDED = 1024  # documents at a time: they are in a cache when what rounding lost is measured
+_INFINITE = 0x7F80  # the bits of infinity; those of NaN are above
+_NEVER = 0x7FFF  # no score reaches it
 _OF_OUTPUT = 2.0**-8 / (1 - 2.0**-8)  # how far writing in bf16 moves a score, of what was written
+warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")  # all that is used of it is `sampled_addmm`
 
-Found = tuple[Float[Tensor, "q k"], Int[Tensor, "q k"]]
+
+class Found(NamedTuple):
+    """`told`: of which queries; the others' scores and positions mean nothing."""
+
+    scores: Float[Tensor, "q k"]
+    positions: Int[Tensor, "q k"]
+    told: Bool[Tensor, " q"]
 
 
 class Pairs(NamedTuple):
@@ -51,7 +61,7 @@ class Halved:
     @classmethod
     def of(cls, vectors: Float[Tensor, "n h"]) -> "Halved":
         halves, norms, errors = torch.empty_like(vectors, dtype=torch.bfloat16), [], []
-        for part, out in zip(vectors.split(1 << 14), halves.split(1 << 14), strict=True):
+        for part, out in zip(vectors.split(_ROUNDED), halves.split(_ROUNDED), strict=True):
             rounded = out.copy_(part).float()
             norms.append(rounded.norm(dim=1).max())
             errors.append((part - rounded).norm(dim=1).max())
@@ -70,8 +80,8 @@ def nearest(
     """Scores and positions of the best `k`, best first; of equal scores the first document. At least `_SEED` documents.
     `floor`: scores that are of interest; of lower ones, which documents are left out (position 0, score -inf) is open.
 
-    None where it cannot tell: a query whose k-th score, or floor, is near 0 or below, or that too many documents fit
-    nearly alike, or vectors that are not finite.
+    It cannot tell of a query whose k-th score, or floor, is near 0 or below, or that is not finite; None where most are
+    such, where too many documents fit nearly alike, or theirs are not finite.
     """
     if not math.isfinite(documents.norm + documents.error):
         return None
@@ -87,18 +97,22 @@ def nearest(
     some = [part for part in found if part is not None]
     if len(some) < len(parts):
         return None
-    return torch.cat([scores for scores, _ in some]), torch.cat([positions for _, positions in some])
+    return Found(*map(torch.cat, zip(*some, strict=True)))
 
 
 def _nearest(queries: Tensor, documents: Halved, k: int, floor: Tensor | None) -> Found | None:
     scan = _Scan(queries, documents)
     lowest = scan.seed(k) if floor is None else scan.reach(floor)
+    told = (lowest > 0) & (lowest < _INFINITE)
+    if 2 * int(told.sum()) < len(told):
+        return None
+    lowest[~told] = _NEVER
     found: list[Pairs] = []
     kept, look_again = 0, 2 * _SEED
     for end, pairs in scan.reaching(lowest):
         found.append(pairs)
         kept += len(pairs.queries)
-        if kept > _MOST * len(queries) or int(lowest.min()) <= 0:
+        if kept > _MOST * len(queries):
             return None
         if end >= look_again or end == len(documents.vectors):
             look_again *= 2
@@ -107,7 +121,7 @@ def _nearest(queries: Tensor, documents: Halved, k: int, floor: Tensor | None) -
             left = together.scores >= lowest.numpy()[together.queries]
             found = [Pairs(*(part[left] for part in together))]
             kept = len(found[0].queries)
-    return _rescored(queries, documents.vectors, found[0], k)
+    return Found(*_rescored(queries, documents.vectors, found[0], k), told)
 
 
 class _Scan:
@@ -176,22 +190,18 @@ def _kth(pairs: Pairs, queries: int, k: int) -> Int[Tensor, " q"]:
     return torch.from_numpy(np.partition(table, table.shape[1] - k)[:, table.shape[1] - k].copy())
 
 
-def _rescored(queries: Tensor, vectors: Tensor, pairs: Pairs, k: int) -> Found:
-    """In fp32: the best `k` of the pairs."""
+def _rescored(
+    queries: Float[Tensor, "q h"], vectors: Float[Tensor, "n h"], pairs: Pairs, k: int
+) -> tuple[Float[Tensor, "q k"], Int[Tensor, "q k"]]:
+    """In fp32: the best `k` of the pairs. Each vector is multiplied where it lies, not copied first."""
     counts, places = _places(pairs.queries, len(queries))
+    ends = torch.from_numpy(np.cumsum([0, *counts], dtype=np.int32))
+    shape, columns = (len(queries), len(vectors)), torch.from_numpy(pairs.documents)
+    wanted = torch.sparse_csr_tensor(ends, columns, torch.zeros(len(columns)), shape, check_invariants=False)
+    found = torch.sparse.sampled_addmm(wanted, queries, vectors.T, beta=0.0).values()
     most = max(k, int(counts.max()))
-    table = np.zeros((len(queries), most), np.int64)
-    table[pairs.queries, places] = pairs.documents
-    documents = torch.from_numpy(table)
-    scores = queries.new_empty(len(queries), most)
-    step = max(1, _RESCORED_BYTES // (most * vectors.shape[1] * vectors.itemsize))
-    for start in range(0, len(queries), step):
-        some = slice(start, start + step)
-        width = int(counts[some].max())
-        if not width:  # none of these reaches its floor
-            continue
-        found = vectors.index_select(0, documents[some, :width].flatten()).view(-1, width, vectors.shape[1])
-        scores[some, :width] = torch.bmm(found, queries[some, :, None])[:, :, 0]
-    scores.masked_fill_(torch.arange(most) >= torch.from_numpy(counts)[:, None], -torch.inf)
+    scores, documents = torch.full((len(queries), most), -torch.inf), torch.zeros(len(queries), most, dtype=torch.int64)
+    scores.numpy()[pairs.queries, places] = found.numpy()
+    documents.numpy()[pairs.queries, places] = pairs.documents
     scores, order = scores.sort(dim=1, descending=True, stable=True)
     return scores[:, :k], documents.gather(1, order[:, :k])

@@ -33,7 +33,7 @@ def test_the_best_are_those_of_all_scores(small, count, spread, lengths):
         documents *= rng.uniform(0.1, 30, size=(count, 1)).astype(np.float32)
     found = nearest(torch.from_numpy(queries), Halved.of(torch.from_numpy(documents)), 20)
     assert found is not None
-    scores, positions = found
+    scores, positions, _ = found
     exact = queries.astype(np.float64) @ documents.T.astype(np.float64)
     best = -np.sort(-exact, axis=1)[:, :20]
     bound = 1e-5 * np.abs(best).max()
@@ -70,13 +70,28 @@ def test_vectors_that_are_not_finite_are_left_to_others(small, wrong):
     assert nearest(torch.from_numpy(documents[:60]), Halved.of(torch.from_numpy(documents)), 5) is None
 
 
+@pytest.mark.parametrize("wrong", [0, np.nan, np.inf])
+@pytest.mark.parametrize("floors", [False, True])
+def test_queries_without_a_direction_are_left_to_others_and_only_they(small, wrong, floors):
+    documents, queries = clustered(1100, 24, 0.7), clustered(120, 24, 0.7)
+    floor = torch.from_numpy(-np.sort(-(queries @ documents.T))[:, 4]) if floors else None
+    whole = nearest(torch.from_numpy(queries), Halved.of(torch.from_numpy(documents)), 5, floor)
+    queries[[3, 70]] = wrong
+    if floor is not None:
+        floor[[3, 70]] = wrong
+    found = nearest(torch.from_numpy(queries), Halved.of(torch.from_numpy(documents)), 5, floor)
+    assert found is not None and whole is not None and bool(whole.told.all())
+    assert (~found.told).nonzero()[:, 0].tolist() == [3, 70]
+    assert all(torch.equal(one[found.told], other[found.told]) for one, other in zip(found, whole, strict=True))
+
+
 def test_of_equal_documents_the_first_come_first(small):
     documents = clustered(700, 24, 0.5)
     documents /= np.linalg.norm(documents, axis=1, keepdims=True)
     documents[::3] = documents[0]
     found = nearest(torch.from_numpy(documents[:1]), Halved.of(torch.from_numpy(documents)), 100)
     assert found is not None
-    scores, positions = found
+    scores, positions, _ = found
     assert positions[0].tolist() == list(range(0, 300, 3)) and len(set(scores[0].tolist())) == 1
 
 

@@ -136,8 +136,8 @@ def read_qrels(
 
 
 def _images(row: Row, folder: Path) -> tuple[str, ...]:
-    remedy = "paths are relative to the data folder, or absolute"
-    return tuple(row.picture("image", name, folder, remedy) for name in row.texts("image"))
+    names, remedy = row.texts("image"), "paths are relative to the data folder, or absolute"
+    return tuple([row.picture("image", name, folder, remedy) for name in names]) if names else ()
 
 
 def _judgement(

@@ -17,6 +17,7 @@ from colmrl.files import absolute, bounded_lines, climbs, is_file, write_whole
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R", bound=Query | Document)
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
 class Row:
@@ -62,6 +63,8 @@ class Row:
 
     def encodable(self, field: str, value: str) -> str:
         """The same text, unless it cannot be written as UTF-8."""
+        if value.isascii():
+            return value
         try:
             value.encode()
         except UnicodeEncodeError:
@@ -155,12 +158,14 @@ def skip(error: InputError, skipped_before: int, strict: bool) -> int:
 
 
 class IndexedLines:
-    """Lines of files by their offsets: of each 32 bytes are kept. Files are opened anew in each process."""
+    """Lines of files by their offsets: of each 32 bytes are kept. A file is opened once, for forked processes too: each
+    read says where it begins.
+    """
 
     def __init__(self) -> None:
         self.paths: list[Path] = []
         self._file, self._start, self._size, self._line = array("q"), array("q"), array("q"), array("q")
-        self._open: dict[tuple[int, int], io.FileIO] = {}  # (process, file)
+        self._open: dict[int, io.FileIO] = {}
 
     def add(self, row: Row) -> None:
         if not self.paths or self.paths[-1] != row.path:
@@ -172,11 +177,11 @@ class IndexedLines:
 
     def row(self, index: int) -> Row:
         number = self._file[index]
-        file = self._open.get((os.getpid(), number))
+        file = self._open.get(number)
         if file is None:
-            file = self._open[os.getpid(), number] = self.paths[number].open("rb", buffering=0)
-        file.seek(self._start[index])
-        return _row(self.paths[number], self._line[index], file.read(self._size[index]), self._start[index])
+            file = self._open[number] = self.paths[number].open("rb", buffering=0)
+        start = self._start[index]
+        return _row(self.paths[number], self._line[index], os.pread(file.fileno(), self._size[index], start), start)
 
     def __len__(self) -> int:
         return len(self._line)
@@ -219,7 +224,8 @@ def read_records(path: str | Path, parse: Callable[[Row], R], strict: bool = Tru
 
 def _row(path: Path, number: int, line: bytes, start: int) -> Row:
     try:
-        values = json.loads(line)
+        utf8 = line.startswith(b'{"')  # else json looks which of the encodings of Unicode it is
+        values = json.loads(line.decode("utf-8", "surrogatepass") if utf8 else line)
     except (ValueError, RecursionError) as error:  # ValueError: JSON and Unicode errors alike
         raise located(path, number, "line", f"not JSON ({error})", "write one JSON object a line") from None
     if not isinstance(values, dict):
@@ -235,7 +241,7 @@ def write_rows(path: str | Path, rows: Iterator[dict[str, Any]] | list[dict[str,
         nonlocal count
         with partial.open("w", encoding="utf-8") as out:
             for row in rows:
-                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+                out.write(_ENCODER.encode(row) + "\n")
                 count += 1
 
     write_whole(Path(path), write)

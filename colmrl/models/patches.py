@@ -56,14 +56,13 @@ class _Patches(_AtOnce):
     def cut(self, pictures: list[Image.Image], levels: Levels, source: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
         patch, merge, size = asked["patch_size"], asked["merge_size"], asked["size"]
         limits = {"factor": patch * merge, "min_pixels": size.shortest_edge, "max_pixels": size.longest_edge}
-        made, grids = [], []
-        for picture in pictures:
-            height, width = source.smart_resize(picture.height, picture.width, **limits)
-            resized = np.asarray(picture.resize((width, height), asked["resample"]))
-            made.append(patches(resized, levels, patch, merge, asked["temporal_patch_size"]))
-            grids.append([1, height // patch, width // patch])
-        pixels = made[0] if len(made) == 1 else np.concatenate(made)
-        return {"pixel_values": pixels, "image_grid_thw": np.array(grids, dtype=np.int64)}
+        sizes = [source.smart_resize(picture.height, picture.width, **limits) for picture in pictures]
+        grids = np.array([[1, height // patch, width // patch] for height, width in sizes], dtype=np.int64)
+        ends = np.cumsum(grids.prod(1))
+        pixels = np.empty((ends[-1], 3, asked["temporal_patch_size"], patch * patch), dtype=np.float32)
+        for picture, (height, width), out in zip(pictures, sizes, np.split(pixels, ends[:-1]), strict=True):
+            put_patches(np.asarray(picture.resize((width, height), asked["resample"])), levels, merge, patch, out)
+        return {"pixel_values": pixels.reshape(len(pixels), -1), "image_grid_thw": grids}
 
 
 class _Tiles(_AtOnce):
@@ -100,18 +99,19 @@ def _levels(kind: Any, factor: float, mean: Sequence[float], std: Sequence[float
     return processor.normalize(processor.rescale(values, factor), mean, std)[:, :, 0]
 
 
-def patches(pixels: np.ndarray, levels: Levels, patch: int, merge: int, times: int) -> Float[np.ndarray, "n values"]:
+def put_patches(
+    pixels: np.ndarray, levels: Levels, merge: int, patch: int, out: Float[np.ndarray, "n colours times values"]
+) -> None:
     """Of a picture [height, width, 3] in 8 bits: square patches, those that become one token one after another; in
-    each, every colour `times` times."""
+    each, every colour as often as `out` has room for.
+    """
     height, width, colours = pixels.shape
     grid = height // patch // merge, merge, patch, width // patch // merge, merge, patch, colours
     cut = pixels.reshape(grid).transpose(0, 3, 1, 4, 6, 2, 5).reshape(-1, colours, patch * patch)
-    made = np.empty((len(cut), colours, times, patch * patch), dtype=np.float32)
     for start in range(0, len(cut), _BLOCK):
         for colour, level in enumerate(levels):
             looked_up = level.take(cut[start : start + _BLOCK, colour])
-            made[start : start + _BLOCK, colour] = looked_up[:, None]
-    return made.reshape(len(made), -1)
+            out[start : start + _BLOCK, colour] = looked_up[:, None]
 
 
 def embed_by_product(model: nn.Module) -> None:

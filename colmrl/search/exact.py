@@ -86,7 +86,10 @@ def _scanned(
     if pays(len(queries), len(block), k):
         found = nearest(torch.from_numpy(queries), Halved.of(torch.from_numpy(block)), k, floor)
         if found is not None:
-            return found[0].numpy(), found[1].numpy()
+            scores, positions, told = (part.numpy() for part in found)
+            if not told.all():
+                scores[~told], positions[~told] = faiss.knn(queries[~told], block, k, faiss.METRIC_INNER_PRODUCT)
+            return scores, positions
     return faiss.knn(queries, block, k, faiss.METRIC_INNER_PRODUCT)
 
 

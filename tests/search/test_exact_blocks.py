@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from faiss import knn
 from stores import clustered, unit, write_store
 
 from colmrl import nearest
@@ -63,3 +64,18 @@ def test_in_bf16_blocks_are_searched_for_what_beats_those_before(tmp_path, monke
     np.testing.assert_array_equal(positions, order)
     np.testing.assert_allclose(found, np.take_along_axis(scores, order, 1), atol=1e-6)
     assert scans[0] is None and len(scans) > 2 and all(floor is not None for floor in scans[1:])
+
+
+def test_a_query_of_zeros_is_scanned_in_fp32_beside_the_others(tmp_path, monkeypatch):
+    made = clustered(0, 700, 300)
+    documents = EmbeddingStore(write_store(tmp_path / "store", made) / "documents")
+    for name, value in (("_TILE", 16), ("_SEED", 64), ("_GROUP", 2)):
+        monkeypatch.setattr(nearest, name, value)
+    monkeypatch.setattr(exact, "pays", lambda queries, count, k: True)
+    block, queries = next(iter(documents.single(VIEW))).copy(), unit(made["queries"][0][:, :16]).astype(np.float32)
+    queries[[0, 5]] = 0
+    scans = []
+    monkeypatch.setattr(exact.faiss, "knn", lambda asked, *rest: scans.append(len(asked)) or knn(asked, *rest))
+    scores, _ = exact._scanned(queries, block, 9, None)
+    assert scans == [2]
+    np.testing.assert_allclose(scores, -np.sort(-(queries @ block.T), axis=1)[:, :9], atol=1e-6)
