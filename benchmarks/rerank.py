@@ -36,6 +36,7 @@ COMMON = ["train.adam_beta2=0.98", "train.weight_decay=0.01", "train.warmup_step
 COMMON += ["rerank.queries=32", 'rerank.instruction=""', "model.padding_side=left", "train.learning_rate=1e-3"]
 
 LISTWISE = ["task=listwise", "rerank.relevance=1", "train.batch_size=8", "train.negatives=8", "train.max_steps=900"]
+ANSWERS = ["rerank.naming=3", "rerank.attention=1"]
 # what is trained, and the margins at which it filters
 RERANKERS: dict[str, tuple[list[str], tuple[float, ...]]] = {
     "pointwise": (
@@ -46,13 +47,15 @@ RERANKERS: dict[str, tuple[list[str], tuple[float, ...]]] = {
         (0.0, 0.5, 0.9, 0.99),
     ),
     "listwise relevance": ([*LISTWISE, "rerank.answer=relevance"], (0.0, 0.5)),
-    "listwise letters": ([*LISTWISE, "rerank.short_lists=true"], (0.0, 0.5)),
-    "listwise numbers": ([*LISTWISE, "rerank.short_lists=true", "rerank.identifiers=numbers"], (0.0, 0.5)),
+    "listwise letters": ([*LISTWISE, *ANSWERS], (0.0, 0.5)),
+    "listwise numbers": ([*LISTWISE, *ANSWERS, "rerank.identifiers=numbers"], (0.0, 0.5)),
 }
 # before that: from the retriever's weights, without mined negatives
 _FIRST = ["data.triples=null", "train.schedule=constant"]
 FIRST = {name: [*_FIRST, "train.batch_size=16", "rerank.candidates=8", "train.max_steps=350"] for name in RERANKERS}
 FIRST["pointwise"] = [*_FIRST, "train.max_steps=300"]
+# answers by identifier go on from what knows which candidate fits
+FIRST_OF = {"listwise letters": "listwise relevance", "listwise numbers": "listwise relevance"}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -70,11 +73,10 @@ def main(argv: list[str] | None = None) -> None:
     rows, steps = [], [] if asked.steps is None else [f"train.max_steps={asked.steps}"]
     for name in asked.only.split(","):
         given, margins = RERANKERS[name]
-        before, run, seconds = [], folder / name.replace(" ", "-"), 0.0
-        if name in FIRST:
-            first = [*given, *FIRST[name], f"train.init_from={folder / 'checkpoint'}"]
-            checkpoint, seconds = trained(config, run.with_name(f"{run.name}-first"), first)
-            before = [f"train.init_from={checkpoint}"]
+        run, start = folder / name.replace(" ", "-"), FIRST_OF.get(name, name)
+        first = [*RERANKERS[start][0], *FIRST[start], f"train.init_from={folder / 'checkpoint'}"]
+        checkpoint, seconds = trained(config, folder / f"{start.replace(' ', '-')}-first", first)
+        before = [f"train.init_from={checkpoint}"]
         checkpoint, train_s = trained(config, run, [*given, *before, *steps])
         train_s += seconds
         rows += reordered(config, folder, name, checkpoint, asked.queries, bool(rows))

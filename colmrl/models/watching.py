@@ -3,7 +3,7 @@
 A layer's queries and keys are kept on their way to sdpa, whatever the family (transformers' `AttentionInterface`), so
 that the weights of the few tokens that are asked for can be had, without n × n of them.
 
-Letters: b rows, h heads, g heads of keys, n tokens, m tokens with what is cached, d width of a head, r tokens asked for.
+Letters: b rows, h heads, g heads of keys, n tokens, m tokens with what is cached, d a head's width, r tokens asked for.
 """
 
 from collections.abc import Iterator

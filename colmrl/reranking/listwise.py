@@ -107,15 +107,16 @@ class ListwiseReranker(nn.Module):
         return read
 
     def _read_as(self, folder: Path) -> None:
-        """As a listwise checkpoint does, what both of them read."""
+        """As a listwise checkpoint of the same width does, what both of them read."""
         if not is_checkpoint(folder) or read_description(folder).task != "listwise":
             return
         path = folder / "classifier.safetensors"
         found = load_file(path) if path.exists() else {}
         with torch.no_grad():
             for name, own in self._readings().items():
-                if name in found and found[name].shape == own.shape:
-                    own.copy_(found[name])
+                if name in found:
+                    known = min(len(own), len(found[name]))  # fewer candidates have fewer names
+                    own[:known] = found[name][:known]
 
     @property
     def device(self) -> torch.device:
@@ -133,16 +134,16 @@ class ListwiseReranker(nn.Module):
         """
         inputs, settings = dict(inputs), self.description.rerank
         candidate, mask = inputs.pop("candidate"), inputs["attention_mask"].bool()
-        trie, layer = self.prompts.identifiers.trie(candidates) if labels is None else None, reading_layer(self.language)
         plain = not (settings.relevance or settings.naming or settings.attention)
-        if plain and trie is not None:
-            return Taught(answer_log_likelihoods(self.language, inputs, trie))
-        with self.language.watching(layer) if settings.attention else nullcontext() as watched:
+        if plain and labels is None:
+            return Taught(answer_log_likelihoods(self.language, inputs, self.prompts.identifiers.trie(candidates)))
+        layer, last = reading_layer(self.language), self.language.layers - 1
+        with self.language.watching(min(layer, last)) if settings.attention else nullcontext() as watched:
             hidden, within = self.language.hidden(inputs) if plain else self.language.hidden_within(inputs, layer)
         if labels is None:
-            assert trie is not None
             rows = torch.arange(len(mask), device=mask.device)
             places = mask.long().cumsum(1).argmax(1)  # of each prompt's last token
+            trie = self.prompts.identifiers.trie(candidates)
             likely = trie.log_likelihoods(self.language.logits(hidden[rows, places])[:, None])
         else:
             rows, following = (labels != -100).nonzero(as_tuple=True)

@@ -192,7 +192,9 @@ def examples(config: Config) -> Choices:
             "or choose rerank.identifiers=letters"
         )
     if config.rerank.attention and config.rerank.answer == "relevance":
-        raise InputError("rerank.attention: is of answers by identifier: leave it 0, or choose rerank.answer=identifier")
+        raise InputError(
+            "rerank.attention: leads answers by identifier: leave it 0, or choose rerank.answer=identifier"
+        )
     sources = config.data.sources or (config.data,)
     by_user = [(source.format or format_of(Path(source.path))) == "sequences" for source in sources]
     return Choices(mixture, positives, config.rerank.candidates, config.seed, by_user, config.train.negatives)
