@@ -36,7 +36,8 @@ COMMON = ["train.adam_beta2=0.98", "train.weight_decay=0.01", "train.warmup_step
 COMMON += ["rerank.queries=32", 'rerank.instruction=""', "model.padding_side=left", "train.learning_rate=1e-3"]
 
 LISTWISE = ["task=listwise", "rerank.relevance=1", "train.batch_size=8", "train.negatives=8", "train.max_steps=900"]
-ANSWERS = ["rerank.naming=3", "rerank.attention=1"]
+ANSWERS = ["rerank.naming=3", "rerank.attention=1", "rerank.short_lists=true", "train.batch_size=16"]
+ANSWERS += ["train.learning_rate=2e-3", "train.max_steps=500"]
 # what is trained, and the margins at which it filters
 RERANKERS: dict[str, tuple[list[str], tuple[float, ...]]] = {
     "pointwise": (
