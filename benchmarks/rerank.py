@@ -36,8 +36,7 @@ COMMON = ["train.adam_beta2=0.98", "train.weight_decay=0.01", "train.warmup_step
 COMMON += ["rerank.queries=32", 'rerank.instruction=""', "model.padding_side=left", "train.learning_rate=1e-3"]
 
 LISTWISE = ["task=listwise", "rerank.relevance=1", "train.batch_size=8", "train.negatives=8", "train.max_steps=900"]
-ANSWERS = ["rerank.naming=3", "rerank.attention=1", "rerank.short_lists=true", "train.batch_size=16"]
-ANSWERS += ["train.learning_rate=2e-3", "train.max_steps=500"]
+ANSWERS = [*LISTWISE, "rerank.naming=3", "rerank.attention=1", "train.max_steps=250"]
 # what is trained, and the margins at which it filters
 RERANKERS: dict[str, tuple[list[str], tuple[float, ...]]] = {
     "pointwise": (
@@ -48,15 +47,16 @@ RERANKERS: dict[str, tuple[list[str], tuple[float, ...]]] = {
         (0.0, 0.5, 0.9, 0.99),
     ),
     "listwise relevance": ([*LISTWISE, "rerank.answer=relevance"], (0.0, 0.5)),
-    "listwise letters": ([*LISTWISE, *ANSWERS], (0.0, 0.5)),
-    "listwise numbers": ([*LISTWISE, *ANSWERS, "rerank.identifiers=numbers"], (0.0, 0.5)),
+    "listwise letters": (ANSWERS, (0.0, 0.5)),
+    "listwise numbers": ([*ANSWERS, "rerank.identifiers=numbers"], (0.0, 0.5)),
 }
 # before that: from the retriever's weights, without mined negatives
 _FIRST = ["data.triples=null", "train.schedule=constant"]
 FIRST = {name: [*_FIRST, "train.batch_size=16", "rerank.candidates=8", "train.max_steps=350"] for name in RERANKERS}
 FIRST["pointwise"] = [*_FIRST, "train.max_steps=300"]
-# answers by identifier go on from what knows which candidate fits
+# answers by identifier go on from what knows which candidate fits, with short lists among the full ones
 FIRST_OF = {"listwise letters": "listwise relevance", "listwise numbers": "listwise relevance"}
+SHORT = ["rerank.short_lists=true", "train.batch_size=16", "train.learning_rate=2e-3", "train.max_steps=500"]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -74,12 +74,14 @@ def main(argv: list[str] | None = None) -> None:
     rows, steps = [], [] if asked.steps is None else [f"train.max_steps={asked.steps}"]
     for name in asked.only.split(","):
         given, margins = RERANKERS[name]
-        run, start = folder / name.replace(" ", "-"), FIRST_OF.get(name, name)
-        first = [*RERANKERS[start][0], *FIRST[start], f"train.init_from={folder / 'checkpoint'}"]
-        checkpoint, seconds = trained(config, folder / f"{start.replace(' ', '-')}-first", first)
-        before = [f"train.init_from={checkpoint}"]
-        checkpoint, train_s = trained(config, run, [*given, *before, *steps])
-        train_s += seconds
+        start = FIRST_OF.get(name, name)
+        stages = [(f"{start}-first", [*RERANKERS[start][0], *FIRST[start]])]
+        stages += [(f"{name}-short", [*given, *SHORT])] if name in FIRST_OF else []
+        checkpoint, train_s = folder / "checkpoint", 0.0
+        for stage, settings in [*stages, (name, [*given, *steps])]:
+            run, before = folder / stage.replace(" ", "-"), f"train.init_from={checkpoint}"
+            checkpoint, seconds = trained(config, run, [*settings, before])
+            train_s += seconds
         rows += reordered(config, folder, name, checkpoint, asked.queries, bool(rows))
         rows += filtering(config, folder, name, checkpoint, margins, truth, asked.queries)
         rows.append({"case": "training", "system": name, "metric": "train_s", "value": train_s})
