@@ -4,12 +4,15 @@ made incomplete (each query keeps one of its answers, drawn), and retriever and 
     python benchmarks/run.py rerank                                   # needs about two CPU hours
     python benchmarks/run.py rerank --only pointwise                  # 20 CPU minutes
     python benchmarks/run.py rerank --only "listwise relevance" --steps 600        # 10 CPU minutes
+    python benchmarks/run.py rerank --only "listwise letters"         # 25 CPU minutes, as "listwise numbers"
     python benchmarks/run.py rerank --steps 600 --queries 64          # less of both
 
 A tiny InternVL retriever, 400 steps (the demo's round 1). Rerankers: pointwise (classifier on the mean of the query's
 tokens), listwise by what is read off the candidates (rerank.relevance), by letters and by numbers; all from the
 retriever's weights, first against other queries' positives alone, then also mined ones; the pictures themselves in the
-prompt; each query's own hard negatives are mined by the retriever (single@128, relative margin 0.05). Two tables:
+prompt; each query's own hard negatives are mined by the retriever (single@128, relative margin 0.05). Letters and
+numbers go on from the first stage of what is read off the candidates: they learn names and where to look
+(rerank.naming, rerank.attention), with short lists among the full ones, then twice on full ones. Two tables:
 
 1. 256 new queries, the 20 best of single@16: the retriever alone, and reordered; nDCG@5 and seconds a query.
 2. As a filter of mining (mine.filters: teacher): of the pictures that mining without filters takes for negatives though
@@ -23,7 +26,6 @@ import json
 import os
 import platform
 import random
-import time
 from pathlib import Path
 
 from false_negatives import incomplete, read_truth
@@ -36,6 +38,8 @@ COMMON = ["train.adam_beta2=0.98", "train.weight_decay=0.01", "train.warmup_step
 COMMON += ["rerank.queries=32", 'rerank.instruction=""', "model.padding_side=left", "train.learning_rate=1e-3"]
 
 LISTWISE = ["task=listwise", "rerank.relevance=1", "train.batch_size=8", "train.negatives=8", "train.max_steps=900"]
+ANSWERS = [*LISTWISE, "rerank.naming=3", "rerank.attention=1", "train.learning_rate=2e-3"]
+ANSWERS += ["train.max_steps=400"]
 # what is trained, and the margins at which it filters
 RERANKERS: dict[str, tuple[list[str], tuple[float, ...]]] = {
     "pointwise": (
@@ -46,20 +50,24 @@ RERANKERS: dict[str, tuple[list[str], tuple[float, ...]]] = {
         (0.0, 0.5, 0.9, 0.99),
     ),
     "listwise relevance": ([*LISTWISE, "rerank.answer=relevance"], (0.0, 0.5)),
-    "listwise letters": ([*LISTWISE, "rerank.short_lists=true"], (0.0, 0.5)),
-    "listwise numbers": ([*LISTWISE, "rerank.short_lists=true", "rerank.identifiers=numbers"], (0.0, 0.5)),
+    "listwise letters": (ANSWERS, (0.0, 0.5)),
+    "listwise numbers": ([*ANSWERS, "rerank.identifiers=numbers"], (0.0, 0.5)),
 }
 # before that: from the retriever's weights, without mined negatives
 _FIRST = ["data.triples=null", "train.schedule=constant"]
 FIRST = {name: [*_FIRST, "train.batch_size=16", "rerank.candidates=8", "train.max_steps=350"] for name in RERANKERS}
 FIRST["pointwise"] = [*_FIRST, "train.max_steps=300"]
+# answers by identifier go on from what knows which candidate fits, with short lists among the full ones
+FIRST_OF = {"listwise letters": "listwise relevance", "listwise numbers": "listwise relevance"}
+SHORT = ["rerank.short_lists=true", "train.batch_size=16", "train.max_steps=500"]
+FULL = ["train.learning_rate=1e-3", "train.max_steps=250"]
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--retriever-steps", type=int, default=400)
-    parser.add_argument("--steps", type=int, help="of each reranker; without: its own, 2000 or 900")
+    parser.add_argument("--steps", type=int, help="of each reranker's last stage; without: its own")
     parser.add_argument("--queries", type=int, default=256, help="that are judged, and mined for")
     parser.add_argument("--only", default=",".join(RERANKERS))
     parser.add_argument("--work", type=Path, default=Path("outputs/rerank"))
@@ -70,13 +78,15 @@ def main(argv: list[str] | None = None) -> None:
     rows, steps = [], [] if asked.steps is None else [f"train.max_steps={asked.steps}"]
     for name in asked.only.split(","):
         given, margins = RERANKERS[name]
-        before, run, seconds = [], folder / name.replace(" ", "-"), 0.0
-        if name in FIRST:
-            first = [*given, *FIRST[name], f"train.init_from={folder / 'checkpoint'}"]
-            checkpoint, seconds = trained(config, run.with_name(f"{run.name}-first"), first)
-            before = [f"train.init_from={checkpoint}"]
-        checkpoint, train_s = trained(config, run, [*given, *before, *steps])
-        train_s += seconds
+        start = FIRST_OF.get(name, name)
+        stages = [(f"{start}-first", [*RERANKERS[start][0], *FIRST[start]])]
+        if name in FIRST_OF:
+            stages += [(f"{name}-short", [*given, *SHORT]), (f"{name}-full", [*given, *FULL])]
+        checkpoint, train_s = folder / "checkpoint", 0.0
+        for stage, settings in [*stages, (name, [*given, *steps])]:
+            run, before = folder / stage.replace(" ", "-"), f"train.init_from={checkpoint}"
+            checkpoint, seconds = trained(config, run, [*settings, before])
+            train_s += seconds
         rows += reordered(config, folder, name, checkpoint, asked.queries, bool(rows))
         rows += filtering(config, folder, name, checkpoint, margins, truth, asked.queries)
         rows.append({"case": "training", "system": name, "metric": "train_s", "value": train_s})
@@ -111,16 +121,17 @@ def prepared(folder: Path, seed: int, steps: int) -> tuple[Config, dict[str, lis
 
 
 def trained(config: Config, folder: Path, given: list[str]) -> tuple[Path, float]:
-    """The reranker's checkpoint, and the seconds that it took (0: it was there)."""
+    """The reranker's checkpoint, and the seconds that its training took, now or before."""
     from colmrl.training.run import train
 
-    checkpoint, started = folder / "checkpoint", time.perf_counter()
+    checkpoint = folder / "checkpoint"
     if not checkpoint.exists():
         data, triples = config.data.path, folder.parent / "triples.jsonl"
         fixed = [f"output={folder}", f"seed={config.seed}", f"model.backbone={config.model.backbone}", "device=cpu"]
         fixed += [f"data.path={data}", f"data.triples={triples}", f"data.eval_path={config.data.eval_path}"]
         train(load_config(None, [*fixed, *COMMON, *given, "threads=1"]))
-    return checkpoint, time.perf_counter() - started
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return checkpoint, next(line["train_runtime"] for line in reversed(lines) if "train_runtime" in line)
 
 
 def reordered(config: Config, folder: Path, name: str, checkpoint: Path, queries: int, first_known: bool) -> list[dict]:

@@ -131,6 +131,8 @@ class RerankConfig:
     stride: Positive = 10  # of windows, from the back, over more candidates than fit
     permutations: Positive = 1  # shuffles that a listwise answer is averaged over
     relevance: Weight = 0.0  # listwise: a loss on what is read off each candidate's own tokens
+    naming: Weight = 0.0  # listwise: a loss on reading off a candidate's tokens which one they are of
+    attention: Weight = 0.0  # listwise: a loss on how little the answer looks at the right candidate
     answer: Literal["identifier", "relevance"] | None = None  # listwise: what ranks; null: identifier, or as trained
     short_lists: bool = False  # listwise: train on lists of 2, 3, 5 and 10 candidates as well
     ranknet: Weight = 0.0  # listwise: weighted RankNet beside cross-entropy, where a teacher's scores give an order

@@ -7,6 +7,7 @@ tokens. BERT sees both ways and has no such head: it gives hidden states alone.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from colmrl.models.backbone import (
     Backbone,
 )
 from colmrl.models.heads import pool
+from colmrl.models.watching import Watched, watching
 from colmrl.models.weights import names, weight_files
 
 _DEFAULTS = ModelConfig()
@@ -119,6 +121,10 @@ class LanguageModel(Backbone):
         output, _ = self._run(inputs, past, keep=False, output_hidden_states=True)
         within = output.hidden_states[layer].float()
         return output.last_hidden_state, F.rms_norm(within, within.shape[-1:])
+
+    def watching(self, layer: int) -> AbstractContextManager[Watched]:
+        """What goes into the attention of this layer, from 0, while the model runs."""
+        return watching(self.model.config.get_text_config(), layer)
 
     @property
     def layers(self) -> int:

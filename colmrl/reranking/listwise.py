@@ -8,15 +8,15 @@ Letters: b prompts, c candidates, d documents.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from colmrl.config import Config
 from colmrl.data.records import Document, Query
@@ -32,27 +32,22 @@ from colmrl.reranking.checkpoint import (
     load_language_model,
     save_checkpoint,
 )
+from colmrl.reranking.description import is_checkpoint, read_description
 from colmrl.reranking.identifiers import Trie
 from colmrl.reranking.listwise_prompt import ListwisePrompts
+from colmrl.reranking.readings import Naming, Relevance, looks_elsewhere, reading_layer
 from colmrl.reranking.windows import arrangements, slide
 
 
-class Relevance(nn.Module):
-    """A linear read-out of how well each candidate fits, from the mean of its own tokens' hidden states after two
-    thirds of the layers: an answer can look for it in those that follow.
+class Taught(NamedTuple):
+    """What a forward pass gives for training. `likely`: log-likelihoods of answers; `relevance`: what is read off each
+    candidate's own tokens (-inf: a list has no such candidate); `naming` and `attention`: losses. None: not asked for.
     """
 
-    def __init__(self, language: LanguageModel):
-        super().__init__()
-        self.layer = max(1, round(language.layers * 2 / 3))
-        self.read = nn.Linear(language.hidden_size, 1, bias=False)
-
-    def forward(self, hidden: Float[Tensor, "b n h"], candidate: Int[Tensor, "b n"]) -> Float[Tensor, "b c"]:
-        """`candidate`: which one each token is of, from 1; 0: of none. -inf where a list has no such candidate."""
-        of = F.one_hot(candidate)[:, :, 1:].to(hidden)
-        count = of.sum(1)
-        scores = (of * self.read(hidden)).sum(1) / count.clamp(min=1)
-        return scores.masked_fill(count == 0, -torch.inf)
+    likely: Float[Tensor, "b"] | Float[Tensor, "b c"]
+    relevance: Float[Tensor, "b c"] | None = None
+    naming: Float[Tensor, ""] | None = None
+    attention: Float[Tensor, ""] | None = None
 
 
 class ListwiseReranker(nn.Module):
@@ -61,9 +56,10 @@ class ListwiseReranker(nn.Module):
         self.description, self.name = description, name
         self.language, self.processor = language, processor
         self.prompts = ListwisePrompts(processor, description.model, description.rerank)
-        reads = description.rerank.relevance > 0
-        self.relevance = Relevance(language) if reads else None
-        if description.rerank.answer == "relevance" and not reads:
+        rerank = description.rerank
+        self.relevance = Relevance(language) if rerank.relevance else None
+        self.naming = Naming(language, rerank.candidates) if rerank.naming else None
+        if rerank.answer == "relevance" and self.relevance is None:
             raise InputError("rerank.answer: relevance: is learnt by rerank.relevance alone, which is 0: give e.g. 1")
 
     @classmethod
@@ -76,8 +72,16 @@ class ListwiseReranker(nn.Module):
                 f"attention_kernel: {config.attention_kernel}: cannot score numbers, whose digits branch: choose sdpa, "
                 "or rerank.identifiers=letters"
             )
+        if config.attention_kernel != "sdpa" and config.rerank.attention:
+            raise InputError(
+                f"attention_kernel: {config.attention_kernel}: does not say where an answer looks: choose sdpa, or "
+                "rerank.attention=0"
+            )
         description = describe(config)
-        return cls(description, *create_language_model(config, description), config.model.backbone)
+        made = cls(description, *create_language_model(config, description), config.model.backbone)
+        if config.train.init_from is not None:
+            made._read_as(Path(config.train.init_from))
+        return made
 
     @classmethod
     def load(
@@ -86,42 +90,74 @@ class ListwiseReranker(nn.Module):
         """A checkpoint."""
         folder = Path(folder)
         made = cls(description, *load_language_model(folder, description, kernel), folder.resolve().parent.name)
-        if made.relevance is not None:
-            made.relevance.read.load_state_dict(load_file(folder / "classifier.safetensors"))
+        made._read_as(folder)
         return made
 
     def save(self, folder: str | Path) -> None:
-        read = None if self.relevance is None else self.relevance.read
-        save_checkpoint(Path(folder), self.description, self.language, self.processor, read)
+        read = self._readings()
+        save_checkpoint(
+            Path(folder), self.description, self.language, self.processor, nn.ParameterDict(read) if read else None
+        )
+
+    def _readings(self) -> dict[str, nn.Parameter]:
+        """What candidates are read by, as checkpoints call it."""
+        read = {} if self.relevance is None else {"weight": self.relevance.read.weight}
+        if self.naming is not None:
+            read |= {"naming_weight": self.naming.read.weight, "naming_bias": self.naming.read.bias}
+        return read
+
+    def _read_as(self, folder: Path) -> None:
+        """As a listwise checkpoint of the same width does, what both of them read."""
+        if not is_checkpoint(folder) or read_description(folder).task != "listwise":
+            return
+        path = folder / "classifier.safetensors"
+        found = load_file(path) if path.exists() else {}
+        with torch.no_grad():
+            for name, own in self._readings().items():
+                if name in found:
+                    known = min(len(own), len(found[name]))  # fewer candidates have fewer names
+                    own[:known] = found[name][:known]
 
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
     def forward(
-        self, inputs: ModelInput, labels: Int[Tensor, "b n"] | None = None, candidates: int = 0
-    ) -> tuple[Float[Tensor, "b"] | Float[Tensor, "b c"], Float[Tensor, "b c"] | None]:
-        """Log-likelihoods, for training: of the answers that `labels` show among the inputs (-100: no part of one), or
-        of the answers that stand for the first so many candidates. And, with `rerank.relevance`, what is read off each
-        candidate's own tokens (-inf: a list has no such candidate).
+        self,
+        inputs: ModelInput,
+        labels: Int[Tensor, "b n"] | None = None,
+        candidates: int = 0,
+        target: Int[Tensor, " b"] | None = None,
+    ) -> Taught:
+        """For training: of the answers that `labels` show among the inputs (-100: no part of one), or of the answers
+        that stand for the first so many candidates. `target`: the right ones, for `rerank.attention`.
         """
-        inputs, relevance = dict(inputs), None
-        candidate = inputs.pop("candidate")
-        if self.relevance is not None:
-            hidden, within = self.language.hidden_within(inputs, self.relevance.layer)
-            relevance = self.relevance(within, candidate)
-        elif labels is None:
-            return answer_log_likelihoods(self.language, inputs, self.prompts.identifiers.trie(candidates)), None
-        else:
-            hidden, _ = self.language.hidden(inputs)
+        inputs, settings = dict(inputs), self.description.rerank
+        candidate, mask = inputs.pop("candidate"), inputs["attention_mask"].bool()
+        plain = not (settings.relevance or settings.naming or settings.attention)
+        if plain and labels is None:
+            return Taught(answer_log_likelihoods(self.language, inputs, self.prompts.identifiers.trie(candidates)))
+        layer, last = reading_layer(self.language), self.language.layers - 1
+        with self.language.watching(min(layer, last)) if settings.attention else nullcontext() as watched:
+            hidden, within = self.language.hidden(inputs) if plain else self.language.hidden_within(inputs, layer)
         if labels is None:
-            last = pool(hidden, inputs["attention_mask"].bool(), "last")
+            rows = torch.arange(len(mask), device=mask.device)
+            places = mask.long().cumsum(1).argmax(1)  # of each prompt's last token
             trie = self.prompts.identifiers.trie(candidates)
-            return trie.log_likelihoods(self.language.logits(last)[:, None]), relevance
-        rows, places = (labels != -100).nonzero(as_tuple=True)
-        log_probabilities = self.language.logits(hidden[rows, places - 1]).log_softmax(-1)
-        each = log_probabilities.gather(1, labels[rows, places][:, None])[:, 0]
-        return each.new_zeros(len(labels)).index_add(0, rows, each), relevance
+            likely = trie.log_likelihoods(self.language.logits(hidden[rows, places])[:, None])
+        else:
+            rows, following = (labels != -100).nonzero(as_tuple=True)
+            places = following - 1
+            log_probabilities = self.language.logits(hidden[rows, places]).log_softmax(-1)
+            each = log_probabilities.gather(1, labels[rows, following][:, None])[:, 0]
+            likely = each.new_zeros(len(labels)).index_add(0, rows, each)
+        looks = watched is not None and target is not None
+        return Taught(
+            likely,
+            None if self.relevance is None else self.relevance(within, candidate),
+            None if self.naming is None else self.naming(within, candidate),
+            looks_elsewhere(watched, rows, places, candidate, target) if looks else None,
+        )
 
     @torch.inference_mode()
     def score(self, query: Query, documents: Sequence[Document]) -> Float[np.ndarray, " d"]:

@@ -24,7 +24,7 @@ from colmrl.data.records import Document, Examples, Query
 from colmrl.errors import InputError
 from colmrl.losses.ranknet import weighted_ranknet
 from colmrl.models.inputs import tokens
-from colmrl.reranking.listwise import ListwiseReranker
+from colmrl.reranking.listwise import ListwiseReranker, Taught
 from colmrl.reranking.listwise_prompt import ListwisePrompts
 from colmrl.reranking.reranker import Reranker
 from colmrl.training.guards import identity
@@ -185,10 +185,15 @@ def examples(config: Config) -> Choices:
         )
     if config.rerank.ranknet and config.rerank.answer == "relevance":
         raise InputError("rerank.ranknet: orders answers by identifier: leave it 0, or choose rerank.answer=identifier")
-    if config.rerank.ranknet and config.rerank.relevance and config.rerank.identifiers == "numbers":
+    beside = [name for name in ("relevance", "naming", "attention") if getattr(config.rerank, name)]
+    if config.rerank.ranknet and beside and config.rerank.identifiers == "numbers":
         raise InputError(
-            "rerank.relevance, rerank.ranknet: not together on numbers, whose answers branch: leave one of them 0, or "
-            "choose rerank.identifiers=letters"
+            f"rerank.{beside[0]}, rerank.ranknet: not together on numbers, whose answers branch: leave one of them 0, "
+            "or choose rerank.identifiers=letters"
+        )
+    if config.rerank.attention and config.rerank.answer == "relevance":
+        raise InputError(
+            "rerank.attention: leads answers by identifier: leave it 0, or choose rerank.answer=identifier"
         )
     sources = config.data.sources or (config.data,)
     by_user = [(source.format or format_of(Path(source.path))) == "sequences" for source in sources]
@@ -204,18 +209,23 @@ def collator(config: Config, model: ListwiseReranker) -> Callable[[Sequence[Choi
 
 
 def compute_loss(config: Config, model: nn.Module, batch: dict[str, Any]) -> Tensor:
-    """Negative log-likelihood of the right answers, a mean over lists; with what is asked for: weighted RankNet, and
-    the cross-entropy of what is read off the candidates themselves."""
+    """Negative log-likelihood of the right answers, a mean over lists; with what is asked for: weighted RankNet, the
+    cross-entropies of what is read off the candidates themselves, and where the answer looks."""
+    rerank, target = config.rerank, batch["target"]
     if "labels" in batch:
-        likely, relevance = model(batch["inputs"], labels=batch["labels"])
-        loss = -likely.mean()
+        taught: Taught = model(batch["inputs"], labels=batch["labels"], target=target)
+        loss = -taught.likely.mean()
     else:
-        likely, relevance = model(batch["inputs"], candidates=batch["candidates"])
-        right = likely.gather(1, batch["target"][:, None])
-        loss = -right.mean() + config.rerank.ranknet * weighted_ranknet(likely, batch["teacher"])
-    if relevance is not None:
-        read = config.rerank.relevance * F.cross_entropy(relevance, batch["target"])
-        loss = read if config.rerank.answer == "relevance" else loss + read
+        taught = model(batch["inputs"], candidates=batch["candidates"], target=target)
+        right = taught.likely.gather(1, target[:, None])
+        loss = -right.mean() + rerank.ranknet * weighted_ranknet(taught.likely, batch["teacher"])
+    loss = loss.new_zeros(()) if rerank.answer == "relevance" else loss
+    if taught.relevance is not None:
+        loss = loss + rerank.relevance * F.cross_entropy(taught.relevance, target)
+    if taught.naming is not None:
+        loss = loss + rerank.naming * taught.naming
+    if taught.attention is not None:
+        loss = loss + rerank.attention * taught.attention
     return loss
 
 

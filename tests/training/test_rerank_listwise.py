@@ -260,7 +260,7 @@ def test_with_a_known_order_the_loss_is_cross_entropy_and_weighted_ranknet(made,
     plain = rerank_listwise.compute_loss(config, reranker, Collator(reranker.prompts, ranked=False)(choices))
     batch = Collator(reranker.prompts, ranked=True)(choices)
     ranked = rerank_listwise.compute_loss(config, reranker, batch)
-    likely, _ = reranker(batch["inputs"], candidates=14)
+    likely, *_ = reranker(batch["inputs"], candidates=14)
     expected = plain + 0.7 * weighted_ranknet(likely, batch["teacher"])
     torch.testing.assert_close(ranked, expected, rtol=1e-4, atol=1e-4)
     reranker.zero_grad()
@@ -301,14 +301,14 @@ def test_a_relevance_answer_is_trained_by_the_candidates_loss_alone_and_kept_wit
     reranker, data = made("letters", "left", "rerank.answer=relevance", "rerank.relevance=1"), of_users(ring)
     config = load_config(None, [*LISTWISE, "rerank.answer=relevance", "rerank.relevance=1"])
     batch = Collator(reranker.prompts, ranked=False)([data[i] for i in range(3)])
-    _, relevance = reranker(batch["inputs"], labels=batch["labels"])
+    _, relevance, *_ = reranker(batch["inputs"], labels=batch["labels"])
     wanted = torch.nn.functional.cross_entropy(relevance, batch["target"])
     torch.testing.assert_close(rerank_listwise.compute_loss(config, reranker, batch), wanted)
     reranker.save(tmp_path / "kept" / "checkpoint")
     scores = open_reranker(tmp_path / "kept" / "checkpoint").score(data[0].query, data[0].documents)
     alone = Collator(reranker.prompts, ranked=False)([data[0]])
     with torch.no_grad():
-        likely = reranker(alone["inputs"], labels=alone["labels"])[1][0].softmax(0)
+        likely = reranker(alone["inputs"], labels=alone["labels"]).relevance[0].softmax(0)
     np.testing.assert_allclose(scores, likely, rtol=2e-4)  # read behind the opening's keys and values
 
 
@@ -320,7 +320,7 @@ def test_a_model_trained_with_both_answers_either_way_in_use(made, ring, tmp_pat
     reranker.save(tmp_path / "kept" / "checkpoint")
     alone = Collator(reranker.prompts, ranked=True)([data[0]])
     with torch.no_grad():
-        likely, relevance = reranker(alone["inputs"], candidates=20)
+        likely, relevance, *_ = reranker(alone["inputs"], candidates=20)
     for config, wanted in (
         (RerankConfig(), likely),
         (RerankConfig(answer="identifier"), likely),
