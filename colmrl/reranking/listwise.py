@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from colmrl.config import Config
@@ -25,6 +24,7 @@ from colmrl.models.attention import AttentionKernel
 from colmrl.models.heads import pool
 from colmrl.models.inputs import ModelInput
 from colmrl.models.language import LanguageModel, Past
+from colmrl.models.weights import read_tensors
 from colmrl.reranking.checkpoint import (
     RerankerDescription,
     create_language_model,
@@ -90,7 +90,13 @@ class ListwiseReranker(nn.Module):
         """A checkpoint."""
         folder = Path(folder)
         made = cls(description, *load_language_model(folder, description, kernel), folder.resolve().parent.name)
-        made._read_as(folder)
+        if own := made._readings():
+            known = read_tensors(folder / "classifier.safetensors")
+            if missing := [name for name in own if name not in known]:
+                raise InputError(
+                    f"{folder / 'classifier.safetensors'}: lacks {', '.join(missing)}: write the checkpoint again"
+                )
+            made._read_as(folder)
         return made
 
     def save(self, folder: str | Path) -> None:
@@ -111,7 +117,7 @@ class ListwiseReranker(nn.Module):
         if not is_checkpoint(folder) or read_description(folder).task != "listwise":
             return
         path = folder / "classifier.safetensors"
-        found = load_file(path) if path.exists() else {}
+        found = read_tensors(path) if path.exists() else {}
         with torch.no_grad():
             for name, own in self._readings().items():
                 if name in found:

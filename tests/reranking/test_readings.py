@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from colmrl.configure import load_config
@@ -158,6 +158,13 @@ def test_what_candidates_are_read_by_is_kept_and_taken_over(tiny, tmp_path):
     for name in ("relevance", "naming"):
         own, taken, drawn = (getattr(of, name).read.weight for of in (reranker, again, new))
         assert torch.equal(own, taken) and not torch.equal(own, drawn)
+    path = tmp_path / "checkpoint" / "classifier.safetensors"
+    save_file({"weight": kept["weight"]}, path)
+    with pytest.raises(InputError, match=r"classifier\.safetensors: lacks naming_weight, naming_bias: write"):
+        ListwiseReranker.load(tmp_path / "checkpoint", reranker.description)
+    path.unlink()
+    with pytest.raises(InputError, match=r"classifier\.safetensors: no such file"):
+        ListwiseReranker.load(tmp_path / "checkpoint", reranker.description)
 
 
 def test_naming_counts_candidates_tokens_alone(tiny):
