@@ -39,7 +39,9 @@ COMMON += ["rerank.queries=32", 'rerank.instruction=""', "model.padding_side=lef
 
 LISTWISE = ["task=listwise", "rerank.relevance=1", "train.batch_size=8", "train.negatives=8", "train.max_steps=900"]
 ANSWERS = [*LISTWISE, "rerank.naming=3", "rerank.attention=1", "train.learning_rate=2e-3"]
-ANSWERS += ["train.max_steps=400"]
+NUMBERS = ["rerank.identifiers=numbers"]
+SHORT = ["rerank.short_lists=true", "train.batch_size=16"]  # short lists among the full ones
+LOOKING = [*SHORT, "rerank.naming=1", "rerank.attention=2", "train.max_steps=700"]
 # what is trained, and the margins at which it filters
 RERANKERS: dict[str, tuple[list[str], tuple[float, ...]]] = {
     "pointwise": (
@@ -50,17 +52,20 @@ RERANKERS: dict[str, tuple[list[str], tuple[float, ...]]] = {
         (0.0, 0.5, 0.9, 0.99),
     ),
     "listwise relevance": ([*LISTWISE, "rerank.answer=relevance"], (0.0, 0.5)),
-    "listwise letters": (ANSWERS, (0.0, 0.5)),
-    "listwise numbers": ([*ANSWERS, "rerank.identifiers=numbers"], (0.0, 0.5)),
+    "listwise letters": ([*ANSWERS, *LOOKING], (0.0, 0.5)),
+    "listwise numbers": ([*ANSWERS, *NUMBERS, *LOOKING], (0.0, 0.5)),
 }
 # before that: from the retriever's weights, without mined negatives
 _FIRST = ["data.triples=null", "train.schedule=constant"]
 FIRST = {name: [*_FIRST, "train.batch_size=16", "rerank.candidates=8", "train.max_steps=350"] for name in RERANKERS}
 FIRST["pointwise"] = [*_FIRST, "train.max_steps=300"]
-# answers by identifier go on from what knows which candidate fits, with short lists among the full ones
-FIRST_OF = {"listwise letters": "listwise relevance", "listwise numbers": "listwise relevance"}
-SHORT = ["rerank.short_lists=true", "train.batch_size=16", "train.max_steps=500"]
-FULL = ["train.learning_rate=1e-3", "train.max_steps=250"]
+# answers by identifier go on from the first stage of what knows which candidate fits; then, before the last stage
+BEFORE_LAST = {
+    "short": [*SHORT, "train.max_steps=500"],
+    "full": ["train.learning_rate=1e-3", "train.max_steps=250"],
+    "fuller": ["train.max_steps=400"],
+    "looking": LOOKING,
+}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -78,12 +83,8 @@ def main(argv: list[str] | None = None) -> None:
     rows, steps = [], [] if asked.steps is None else [f"train.max_steps={asked.steps}"]
     for name in asked.only.split(","):
         given, margins = RERANKERS[name]
-        start = FIRST_OF.get(name, name)
-        stages = [(f"{start}-first", [*RERANKERS[start][0], *FIRST[start]])]
-        if name in FIRST_OF:
-            stages += [(f"{name}-short", [*given, *SHORT]), (f"{name}-full", [*given, *FULL])]
         checkpoint, train_s = folder / "checkpoint", 0.0
-        for stage, settings in [*stages, (name, [*given, *steps])]:
+        for stage, settings in [*stages_before(name), (name, [*given, *steps])]:
             run, before = folder / stage.replace(" ", "-"), f"train.init_from={checkpoint}"
             checkpoint, seconds = trained(config, run, [*settings, before])
             train_s += seconds
@@ -94,6 +95,16 @@ def main(argv: list[str] | None = None) -> None:
     head = {"command": provenance.command(), "commit": provenance.commit(), "machine": machine, "seed": asked.seed}
     asked.out.write_text(json.dumps({**head, "steps": asked.steps, "rows": rows}, indent=1) + "\n")
     print(table(rows))
+
+
+def stages_before(name: str) -> list[tuple[str, list[str]]]:
+    """Name and settings of what is trained before `name` itself, each from the weights of the one before."""
+    answers = name in ("listwise letters", "listwise numbers")
+    start = "listwise relevance" if answers else name
+    first = (f"{start}-first", [*RERANKERS[start][0], *FIRST[start]])
+    given = [*ANSWERS, *(NUMBERS if name == "listwise numbers" else [])]
+    later = [(f"{name}-{stage}", [*given, *more]) for stage, more in BEFORE_LAST.items()]
+    return [first, *(later if answers else [])]
 
 
 def prepared(folder: Path, seed: int, steps: int) -> tuple[Config, dict[str, list[str]]]:
