@@ -57,8 +57,10 @@ RERANKERS: dict[str, tuple[list[str], tuple[float, ...]]] = {
 }
 # before that: from the retriever's weights, without mined negatives
 _FIRST = ["data.triples=null", "train.schedule=constant"]
-FIRST = {name: [*_FIRST, "train.batch_size=16", "rerank.candidates=8", "train.max_steps=350"] for name in RERANKERS}
-FIRST["pointwise"] = [*_FIRST, "train.max_steps=300"]
+FIRST = {
+    "pointwise": [*_FIRST, "train.max_steps=300"],
+    "listwise relevance": [*_FIRST, "train.batch_size=16", "rerank.candidates=8", "train.max_steps=350"],
+}
 # answers by identifier go on from the first stage of what knows which candidate fits; then, before the last stage
 BEFORE_LAST = {
     "short": [*SHORT, "train.max_steps=500"],
@@ -99,7 +101,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def stages_before(name: str) -> list[tuple[str, list[str]]]:
     """Name and settings of what is trained before `name` itself, each from the weights of the one before."""
-    answers = name in ("listwise letters", "listwise numbers")
+    answers = name not in FIRST
     start = "listwise relevance" if answers else name
     first = (f"{start}-first", [*RERANKERS[start][0], *FIRST[start]])
     given = [*ANSWERS, *(NUMBERS if name == "listwise numbers" else [])]

@@ -43,6 +43,8 @@ Format = Literal[
     "beir", "mteb", "video-pairs", "sequences", "qilin", "qilin-recommendation",
     "query-image", "sentence-transformers", "colpali", "tevatron", "flagembedding", "ms-swift", "triples",
 ]  # fmt: skip
+SampleKind = Literal["shapes", "video-pairs", "qilin", "sequences", "query-image", "triples"]  # data that is generated
+TinyFamily = Literal["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl", "qwen3", "bert"]  # of random weights
 ItemForm = Literal["text", "raw_image", "caption", "semantic_summary", "semantic_summary_small"]
 
 

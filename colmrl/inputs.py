@@ -8,37 +8,53 @@ import logging
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from colmrl import configure
-from colmrl.config import Config, DataConfig, SourceConfig
-from colmrl.data.reading import check_place
+from colmrl.config import Config, DataConfig, SampleKind, SourceConfig, TinyFamily
+from colmrl.data.reading import check_place, may_be_of_the_hub
 from colmrl.errors import InputError
 
 log = logging.getLogger(__name__)
 
-_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+_NAME = re.compile(r"\w[\w.-]*")
 
 
 def check_inputs(config: Config, judged: bool = False) -> None:
     """Raise an InputError where the backbone, or the data that `config` trains (and is `judged`) on, can be neither
     here nor on the hub.
     """
-    train, data, backbone = config.train, config.data, config.model.backbone
-    known = train.init_from or backbone.startswith("tiny:") or Path(backbone).exists() or _HUB_ID.fullmatch(backbone)
-    if not known:
-        raise InputError(f"model.backbone: {backbone!r}: no such folder: give a folder, or a hub id (owner/name)")
+    train, data = config.train, config.data
+    if train.init_from is None:
+        _check_model(config.model.backbone, "model.backbone")
+    else:
+        _check_model(train.init_from, "train.init_from")
     trains = (train.max_steps if train.max_steps >= 0 else train.epochs) > 0
     if trains and not data.sources and not data.triples:
         check_data(data.path, data)
-    if judged:
-        check_data(data.eval_path or data.path, data)
+    if data.eval_path and (judged or train.eval_steps or train.best_metric):
+        check_data(data.eval_path, data, "data.eval_path")
+    elif judged:
+        check_data(data.path, data)
 
 
-def check_data(path: str, data: DataConfig) -> None:
-    """Raise an InputError where `path` can be no data set."""
-    if data.format != "video-pairs" and not path.startswith("sample:"):  # both are written where there are none
-        check_place(path)
+def _check_model(name: str, setting: str) -> None:
+    family = name.removeprefix("tiny:")
+    if family != name:
+        if family not in get_args(TinyFamily):
+            raise InputError(f"{setting}: {name}: unknown: choose tiny: and one of {', '.join(get_args(TinyFamily))}")
+    elif not (Path(name).exists() or _NAME.fullmatch(name) or may_be_of_the_hub(name)):
+        raise InputError(f"{setting}: {name!r}: no such folder: give a folder, or a hub id (owner/name)")
+
+
+def check_data(path: str, data: DataConfig, setting: str = "data.path") -> None:
+    """Raise an InputError where `path`, which `setting` names, can be no data set."""
+    if path.startswith("sample:"):
+        kind = path.removeprefix("sample:").partition("/")[0]
+        if kind not in get_args(SampleKind):
+            raise InputError(f"{setting}: sample:{kind}: no such sample: choose from {', '.join(get_args(SampleKind))}")
+    elif data.format != "video-pairs":  # which is written where there is none
+        check_place(path, setting)
 
 
 def write_inputs(config: Config) -> Config:

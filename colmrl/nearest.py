@@ -30,7 +30,6 @@ _ROUNDED = 1024  # documents at a time: they are in a cache when what rounding l
 _INFINITE = 0x7F80  # the bits of infinity; those of NaN are above
 _NEVER = 0x7FFF  # no score reaches it
 _OF_OUTPUT = 2.0**-8 / (1 - 2.0**-8)  # how far writing in bf16 moves a score, of what was written
-warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")  # all that is used of it is `sampled_addmm`
 
 
 class Found(NamedTuple):
@@ -197,7 +196,9 @@ def _rescored(
     counts, places = _places(pairs.queries, len(queries))
     ends = torch.from_numpy(np.cumsum([0, *counts], dtype=np.int32))
     shape, columns = (len(queries), len(vectors)), torch.from_numpy(pairs.documents)
-    wanted = torch.sparse_csr_tensor(ends, columns, torch.zeros(len(columns)), shape, check_invariants=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")  # all that is used is the next line
+        wanted = torch.sparse_csr_tensor(ends, columns, torch.zeros(len(columns)), shape, check_invariants=False)
     found = torch.sparse.sampled_addmm(wanted, queries, vectors.T, beta=0.0).values()
     most = max(k, int(counts.max()))
     scores, documents = torch.full((len(queries), most), -torch.inf), torch.zeros(len(queries), most, dtype=torch.int64)

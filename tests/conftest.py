@@ -10,17 +10,17 @@ from typing import get_args  # noqa: E402
 
 import pytest  # noqa: E402
 
-from colmrl.config import Config  # noqa: E402
+from colmrl.config import Config, TinyFamily  # noqa: E402
 from colmrl.configure import load_config  # noqa: E402
 from colmrl.data.sample import write_sample  # noqa: E402
 from colmrl.encoding import encode  # noqa: E402
-from colmrl.models.tiny import Family, write_tiny_model  # noqa: E402
+from colmrl.models.tiny import write_tiny_model  # noqa: E402
 from colmrl.search import Ranking, search  # noqa: E402
 from colmrl.store import EmbeddingStore  # noqa: E402
 from colmrl.training.run import train  # noqa: E402
 from colmrl.view import View  # noqa: E402
 
-FAMILIES = get_args(Family)
+FAMILIES = get_args(TinyFamily)
 VISION = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl")
 
 

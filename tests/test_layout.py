@@ -89,9 +89,11 @@ def test_files_functions_and_docstrings_keep_to_the_conventions(path):
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
             assert (node.end_lineno or 0) - node.lineno < 60, node.name
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            text = node.func.attr in ("read_text", "write_text") or (
-                node.func.attr == "open" and any(getattr(mode, "value", None) in ("r", "w", "a") for mode in node.args)
+        if isinstance(node, ast.Call):
+            called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            modes = [getattr(mode, "value", None) for mode in (*node.args, *(given.value for given in node.keywords))]
+            text = (isinstance(node.func, ast.Attribute) and called in ("read_text", "write_text")) or (
+                called == "open" and any(mode in ("r", "w", "a", "r+", "x") for mode in modes)
             )
             assert not text or any(given.arg == "encoding" for given in node.keywords), "the locale says the encoding"
 

@@ -56,13 +56,13 @@ def read_collection(path: str, data: DataConfig, show: ShowConfig = _AS_IT_IS) -
     return collection
 
 
-def check_place(path: str) -> None:
-    """Raise an InputError where there can be no data set, or one that is not whole."""
+def check_place(path: str, setting: str = "data.path") -> None:
+    """Raise an InputError where there can be no data set, or one that is not whole; `setting` is what names it."""
     if not path:
-        raise InputError("data.path: not given: name a folder, a file, or a data set of the hub (docs/data.md)")
+        raise InputError(f"{setting}: not given: name a folder, a file, or a data set of the hub (docs/data.md)")
     folder = Path(path)
-    if not folder.exists() and not _may_be_of_the_hub(path):
-        raise InputError(f"{path}: no such data set: check data.path (or write one: colmrl prepare sample)")
+    if not folder.exists() and not may_be_of_the_hub(path):
+        raise InputError(f"{path}: no such data set: check {setting} (or write one: colmrl prepare sample)")
     _check_whole(folder)
 
 
@@ -169,7 +169,8 @@ def format_of(folder: Path) -> str | None:
     return None
 
 
-def _may_be_of_the_hub(path: str) -> bool:
+def may_be_of_the_hub(path: str) -> bool:
+    """Whether it is owner/name, and no place beside a folder that is here."""
     parts = Path(path).parts
     return len(parts) == 2 and not Path(path).is_absolute() and ".." not in parts and not Path(parts[0]).exists()
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import TemplateSyntaxError
+from jinja2 import TemplateError
 
 from colmrl.errors import InputError
 
@@ -14,9 +14,13 @@ def templated(processor: Any, turns: Sequence[Mapping[str, Any]], **options: Any
     """
     try:
         return processor.apply_chat_template(turns, tokenize=False, **options)
-    except TemplateSyntaxError as error:
-        place = getattr(processor, "tokenizer", processor).name_or_path
-        raise InputError(
-            f"{place}: chat_template.jinja (or the tokenizer's chat_template) cannot be read: line {error.lineno}: "
-            f"{error.message}: fetch or write it again"
-        ) from None
+    except (TemplateError, ValueError) as error:  # ValueError: it is empty
+        raise unusable(processor, str(error).partition("\n")[0]) from None
+
+
+def unusable(processor: Any, why: str) -> InputError:
+    place = getattr(processor, "tokenizer", processor).name_or_path
+    return InputError(
+        f"{place}: chat_template.jinja (or the tokenizer's chat_template) cannot be used: {why}: fetch or "
+        "write it again"
+    )

@@ -8,7 +8,7 @@ on one CPU core in about a minute.
 import json
 import logging
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModel, BertTokenizer, PreTrainedTokeniz
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from colmrl.config import TinyFamily
 from colmrl.data.sample import vocabulary
 from colmrl.errors import InputError
 from colmrl.files import new_folder
@@ -24,7 +25,6 @@ from colmrl.models.backbone import no_bars, processor_class
 
 log = logging.getLogger(__name__)
 
-Family = Literal["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl", "qwen3", "bert"]
 
 _WIDTH, _LAYERS, _VISION_WIDTH, _VISION_LAYERS, _PATCH, _IMAGE = 128, 3, 96, 2, 8, 64
 _QWEN_SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"]
@@ -42,8 +42,8 @@ _TEXT = {
 
 def write_tiny_model(family: str, out: str | Path, seed: int = 0) -> Path:
     """Write model, processor and tokenizer to a new folder `out`; the same seed gives the same bytes."""
-    if family not in get_args(Family):
-        raise InputError(f"--family {family!r}: unknown: choose from {', '.join(get_args(Family))}")
+    if family not in get_args(TinyFamily):
+        raise InputError(f"--family {family!r}: unknown: choose from {', '.join(get_args(TinyFamily))}")
     return _write(out, family, seed)
 
 

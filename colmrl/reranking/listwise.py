@@ -80,7 +80,9 @@ class ListwiseReranker(nn.Module):
         description = describe(config)
         made = cls(description, *create_language_model(config, description), config.model.backbone)
         if config.train.init_from is not None:
-            made._read_as(Path(config.train.init_from))
+            before = Path(config.train.init_from)
+            if is_checkpoint(before) and (given := read_description(before)).task == "listwise":
+                made._read_as(before, given)
         return made
 
     @classmethod
@@ -90,13 +92,7 @@ class ListwiseReranker(nn.Module):
         """A checkpoint."""
         folder = Path(folder)
         made = cls(description, *load_language_model(folder, description, kernel), folder.resolve().parent.name)
-        if own := made._readings():
-            known = read_tensors(folder / "classifier.safetensors")
-            if missing := [name for name in own if name not in known]:
-                raise InputError(
-                    f"{folder / 'classifier.safetensors'}: lacks {', '.join(missing)}: write the checkpoint again"
-                )
-            made._read_as(folder)
+        made._read_as(folder, description)
         return made
 
     def save(self, folder: str | Path) -> None:
@@ -112,17 +108,26 @@ class ListwiseReranker(nn.Module):
             read |= {"naming_weight": self.naming.read.weight, "naming_bias": self.naming.read.bias}
         return read
 
-    def _read_as(self, folder: Path) -> None:
-        """As a listwise checkpoint of the same width does, what both of them read."""
-        if not is_checkpoint(folder) or read_description(folder).task != "listwise":
+    def _read_as(self, folder: Path, given: RerankerDescription) -> None:
+        """As the listwise checkpoint in `folder`, which is `given`, reads: what both read. An InputError where it lacks
+        any of what it should have.
+        """
+        lengths = {"weight": 1} if given.rerank.relevance else {}
+        if given.rerank.naming:
+            lengths |= dict.fromkeys(("naming_weight", "naming_bias"), given.rerank.candidates)
+        if not lengths:
             return
-        path = folder / "classifier.safetensors"
-        found = read_tensors(path) if path.exists() else {}
-        with torch.no_grad():
-            for name, own in self._readings().items():
-                if name in found:
-                    known = min(len(own), len(found[name]))  # fewer candidates have fewer names
-                    own[:known] = found[name][:known]
+        path, own = folder / "classifier.safetensors", self._readings()
+        found = read_tensors(path)
+        for name, length in lengths.items():
+            if name not in found or len(found[name]) != length:
+                raise InputError(f"{path}: {name}: not {length} rows of it: write the checkpoint again")
+            if name not in own:
+                continue
+            if found[name].shape[1:] != own[name].shape[1:]:
+                raise InputError(f"{path}: {name}: of another width than the backbone's: write the checkpoint again")
+            known = min(len(own[name]), length)  # fewer candidates have fewer names
+            own[name].data[:known] = found[name][:known]
 
     @property
     def device(self) -> torch.device:

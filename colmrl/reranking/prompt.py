@@ -15,7 +15,7 @@ import torch
 from colmrl.config import ModelConfig
 from colmrl.data.records import Document, Query
 from colmrl.errors import InputError
-from colmrl.models.chat import templated
+from colmrl.models.chat import templated, unusable
 from colmrl.models.inputs import OF_TOKENS, InputBuilder, ModelInput, Told
 
 _KEPT_BYTES = 512 * 2**20  # of documents' tokens and pictures
@@ -81,8 +81,10 @@ class Prompts:
             return {"role": role, "content": [{"type": "text", "text": text}] if self.sees_pictures else text}
 
         messages = ([said("system", system)] if system else []) + [said("user", _HERE)]
-        head, tail = self._templated(messages, True).split(_HERE)
-        return head, tail
+        parts = self._templated(messages, True).split(_HERE)
+        if len(parts) != 2:
+            raise unusable(self._processor, "it does not show a turn's text once")
+        return parts[0], parts[1]
 
     def _placeholder(self) -> str:
         content = [{"type": "text", "text": _HERE}, {"type": "image"}, {"type": "text", "text": _THERE}]

@@ -1,7 +1,6 @@
 """The folder of a training run: what is run stands in it before step one, and resume points as it goes."""
 
 import json
-import logging
 import shutil
 from pathlib import Path
 
@@ -16,7 +15,8 @@ from colmrl.processes import on_first
 from colmrl.training.guards import check_identity
 from colmrl.training.reporting import check_reporters
 
-log = logging.getLogger(__name__)
+# Of a resume point, by their names in one process, with FSDP and with DeepSpeed: the trainer goes on without them.
+_PARTS = (("optimizer.pt", "optimizer.bin", "optimizer_*", "global_step*"), ("rng_state.pth", "rng_state_*.pth"))
 
 # What may differ when an interrupted run is gone on with: none of it changes the weights.
 _FREE = ("device", "encode.", "mine.", "eval.", "frontier.", "loop.", "train.workers", "train.log_steps")
@@ -51,18 +51,28 @@ def check_same_run(config: Config, output: Path) -> None:
 
 
 def resume_point(folder: Path) -> str | None:
-    """The newest resume point that is whole. One that was half written (its state comes last) is removed, and one that
-    was damaged, which is said: the run goes on from the one before, or begins anew.
+    """The newest resume point; one that was half written (its state comes last) is removed. An InputError where a
+    later damage is seen: nothing is removed then.
     """
     points = sorted(folder.glob("checkpoint-*"), key=lambda point: int(point.name.rpartition("-")[2]))
     for point in reversed(points):
-        if (point / "trainer_state.json").is_file():
-            broken = not_whole(point)
-            if broken is None:
-                return str(point)
-            log.warning("%s: not whole: its resume point is removed, the one before it (if any) taken", broken)
-        shutil.rmtree(point)
+        try:
+            json.loads((point / "trainer_state.json").read_bytes())
+        except (OSError, ValueError):
+            shutil.rmtree(point)
+            continue
+        broken = not_whole(point) or next((point / names[0] for names in _PARTS if not _any_of(point, names)), None)
+        if broken is not None:
+            raise InputError(
+                f"{broken}: not whole: put it back, or remove {point}: the run then goes on from an earlier resume "
+                "point, where there is one, or begins anew"
+            )
+        return str(point)
     return None
+
+
+def _any_of(point: Path, names: tuple[str, ...]) -> bool:
+    return any(True for name in names for _ in point.glob(name))
 
 
 def start_folder(config: Config, output: Path, now: dict[str, object]) -> None:

@@ -6,10 +6,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from colmrl.config import SampleKind
 from colmrl.configure import load_config
+from colmrl.data.samples import KINDS
 from colmrl.encoding import encode
 from colmrl.errors import InputError
 from colmrl.evaluation.run import open_task
@@ -78,14 +81,19 @@ def test_a_backbone_and_data_that_cannot_be_are_said_before_a_run_begins(sample,
         ("train", f"data.path={nowhere}"): (train, "no such data set: check data.path"),
         ("loop", f"model.backbone={nowhere}"): (loop, "no such folder: give a folder, or a hub id"),
         ("loop", f"data.path={nowhere}"): (loop, "no such data set: check data.path"),
-        ("loop", f"data.eval_path={nowhere}"): (loop, "no such data set: check data.path"),
+        ("loop", f"data.eval_path={nowhere}"): (loop, "no such data set: check data.eval_path"),
+        ("train", f"data.eval_path={nowhere}", "train.eval_steps=1"): (train, "check data.eval_path"),
+        ("train", f"train.init_from={nowhere}"): (train, f"train.init_from: {nowhere!r}: no such folder"),
+        ("train", "model.backbone=tests/nowhere"): (train, "'tests/nowhere': no such folder: give a folder"),
+        ("train", "model.backbone=tiny:nowhere"): (train, "tiny:nowhere: unknown: choose tiny: and one of qwen2_vl"),
+        ("train", "data.path=sample:nowhere"): (train, "data.path: sample:nowhere: no such sample: choose from shapes"),
     }
-    calls = [(command, *given, "model.backbone=tiny:internvl", setting) for command, setting in wrong]
+    calls = [(command, *given, "model.backbone=tiny:internvl", *settings) for command, *settings in wrong]
     for line, call, (work, expected) in zip(said_by(*calls), calls, wrong.values(), strict=True):
         with pytest.raises(InputError) as error:
             work(load_config(None, list(call[1:])))
-        assert line == f"error: {error.value}" and expected in line and nowhere in line
-    assert not out.exists()
+        assert line == f"error: {error.value}" and expected in line and "nowhere" in line
+    assert not out.exists() and set(KINDS) == set(get_args(SampleKind))
 
 
 def test_a_view_that_was_not_trained_is_said_without_a_heavy_library(store):

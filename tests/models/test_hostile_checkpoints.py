@@ -139,6 +139,22 @@ def test_the_processors_file_that_is_cut_is_named(name, remains, checkpoint, tmp
     assert "\n" not in str(said.value)
 
 
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ raise_exception('no roles here') }}", "no roles here"),
+        ("{{ messages.none.none }}", "no attribute"),
+        ("", ""),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_said(template, said, checkpoint, tmp_path):
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(checkpoint, folder)
+    (folder / "processor/chat_template.jinja").write_text(template)
+    with pytest.raises(InputError, match=rf"processor: chat_template\.jinja .* cannot be used: .*{said}"):
+        Retriever.load(folder).inputs.queries([Query("q", "a circle")])
+
+
 def test_heads_of_another_shape_or_name_are_said(adapted, tmp_path):
     from safetensors.torch import save_file
 

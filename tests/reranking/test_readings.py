@@ -160,7 +160,12 @@ def test_what_candidates_are_read_by_is_kept_and_taken_over(tiny, tmp_path):
         assert torch.equal(own, taken) and not torch.equal(own, drawn)
     path = tmp_path / "checkpoint" / "classifier.safetensors"
     save_file({"weight": kept["weight"]}, path)
-    with pytest.raises(InputError, match=r"classifier\.safetensors: lacks naming_weight, naming_bias: write"):
+    with pytest.raises(InputError, match=r"classifier\.safetensors: naming_weight: not 4 rows"):
+        ListwiseReranker.load(tmp_path / "checkpoint", reranker.description)
+    with pytest.raises(InputError, match=r"naming_weight: not 4 rows"):
+        ListwiseReranker.create(other)
+    save_file({**kept, "weight": torch.zeros(1, 64)}, path)
+    with pytest.raises(InputError, match=r"classifier\.safetensors: weight: of another width"):
         ListwiseReranker.load(tmp_path / "checkpoint", reranker.description)
     path.unlink()
     with pytest.raises(InputError, match=r"classifier\.safetensors: no such file"):
