@@ -101,7 +101,7 @@ class ListwiseReranker(nn.Module):
             Path(folder), self.description, self.language, self.processor, nn.ParameterDict(read) if read else None
         )
 
-    def _readings(self) -> dict[str, nn.Parameter]:
+    def _readings(self) -> dict[str, Tensor]:
         """What candidates are read by, as checkpoints call it."""
         read = {} if self.relevance is None else {"weight": self.relevance.read.weight}
         if self.naming is not None:
@@ -162,12 +162,14 @@ class ListwiseReranker(nn.Module):
             log_probabilities = self.language.logits(hidden[rows, places]).log_softmax(-1)
             each = log_probabilities.gather(1, labels[rows, following][:, None])[:, 0]
             likely = each.new_zeros(len(labels)).index_add(0, rows, each)
-        looks = watched is not None and target is not None
+        looks = None
+        if watched is not None and target is not None:
+            looks = looks_elsewhere(watched, rows, places, candidate, target)
         return Taught(
             likely,
             None if self.relevance is None else self.relevance(within, candidate),
             None if self.naming is None else self.naming(within, candidate),
-            looks_elsewhere(watched, rows, places, candidate, target) if looks else None,
+            looks,
         )
 
     @torch.inference_mode()
