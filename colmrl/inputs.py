@@ -42,7 +42,7 @@ def _check_model(name: str, setting: str) -> None:
     family = name.removeprefix("tiny:")
     if family != name:
         if family not in get_args(TinyFamily):
-            raise InputError(f"{setting}: {name}: unknown: choose tiny: and one of {', '.join(get_args(TinyFamily))}")
+            raise InputError(f"{setting}: {name}: unknown: choose from {', '.join(get_args(TinyFamily))}")
     elif not (Path(name).exists() or _NAME.fullmatch(name) or may_be_of_the_hub(name)):
         raise InputError(f"{setting}: {name!r}: no such folder: give a folder, or a hub id (owner/name)")
 

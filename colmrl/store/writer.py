@@ -257,7 +257,8 @@ def _taken_out(folder: Path, base: Manifest, live: Mapping[str, tuple[int, str]]
 def _check_same(place: Path, there: Manifest, wanted: Manifest, ignored: Sequence[str] = ()) -> None:
     different = there.unlike(wanted, ignored)
     if different:
-        also = ", or add what is new to it with --append" if different == ["content_hash"] else ""
+        hints = {"content_hash": "add what is new to it with --append", "fingerprint": "put its checkpoint back"}
+        also = f", or {hints[different[0]]}" if different[0] in hints and not different[1:] else ""
         said = ", ".join(_said(name, there, wanted) for name in different)
         raise InputError(f"{place}: of another {said}: use another folder, or remove it{also}")
 

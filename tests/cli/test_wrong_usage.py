@@ -85,7 +85,7 @@ def test_a_backbone_and_data_that_cannot_be_are_said_before_a_run_begins(sample,
         ("train", f"data.eval_path={nowhere}", "train.eval_steps=1"): (train, "check data.eval_path"),
         ("train", f"train.init_from={nowhere}"): (train, f"train.init_from: {nowhere!r}: no such folder"),
         ("train", "model.backbone=tests/nowhere"): (train, "'tests/nowhere': no such folder: give a folder"),
-        ("train", "model.backbone=tiny:nowhere"): (train, "tiny:nowhere: unknown: choose tiny: and one of qwen2_vl"),
+        ("train", "model.backbone=tiny:nowhere"): (train, "tiny:nowhere: unknown: choose from qwen2_vl"),
         ("train", "data.path=sample:nowhere"): (train, "data.path: sample:nowhere: no such sample: choose from shapes"),
     }
     calls = [(command, *given, "model.backbone=tiny:internvl", *settings) for command, *settings in wrong]

@@ -108,7 +108,10 @@ def test_what_cannot_be_taken_out_is_said_and_nothing_is(folder):
 @pytest.mark.parametrize(
     ("other", "says"),
     [
-        ({"fingerprint": "g"}, r"another fingerprint \(f, not g\): use another folder, or remove it$"),
+        (
+            {"fingerprint": "g"},
+            r"another fingerprint \(f, not g\): use another folder, or remove it, or put its checkpoint",
+        ),
         ({"pooling": "mean"}, r"another pooling \(ward, not mean\)"),
         ({"shard_size": 3}, r"another shard_size \(2, not 3\)"),
         (

@@ -83,7 +83,7 @@ def test_a_teacher_that_gave_no_scores_is_said_before_anything_is_written(settin
 
 
 def test_a_source_may_be_a_sample_that_is_written_first(settings, tmp_path, monkeypatch):
-    monkeypatch.setattr("colmrl.inputs.write_sample_of", lambda kind, folder, seed: folder.mkdir(parents=True))
+    monkeypatch.setattr("colmrl.data.samples.write_sample_of", lambda kind, folder, seed: folder.mkdir(parents=True))
     names = "[{path: 'sample:shapes/train', triples: 'sample:other/t.jsonl', weight: 3}, {path: there}]"
     made = write_inputs(settings(tmp_path / "a", f"data.sources={names}")).data.sources
     assert (made[0].path, made[0].triples) == (f"{tmp_path}/a/data/shapes/train", f"{tmp_path}/a/data/other/t.jsonl")
