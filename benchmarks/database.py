@@ -96,11 +96,11 @@ def compare(case: str, store: Path, to: str, documents: int, queries: int) -> li
 
 def killed(command: list[str], address: Address, documents: int) -> float:
     """Seconds until half of the documents' vectors were there, and the process was killed."""
-    half = documents * TOKENS * DIM * 4 // 2
+    half, every_s = documents * TOKENS * DIM * 4 // 2, documents / 100_000
     started = time.perf_counter()
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment())
     while running.poll() is None and progress(address) < (documents // 2 if address.remote else half):
-        time.sleep(0.2)
+        time.sleep(every_s)
     if running.poll() is not None:
         raise SystemExit(f"ended before it was killed: {running.stderr and running.stderr.read().decode()}")
     running.send_signal(signal.SIGKILL)
@@ -112,12 +112,16 @@ def progress(address: Address) -> int:
     """Documents that a server has; bytes in a folder, which only the writing process has open."""
     if address.remote:
         return len(ids(address))
-    return sum(512 * path.stat().st_blocks for path in there(address.folder))
+    files = (Path(folder, name) for folder, _, names in os.walk(address.folder) for name in names)
+    return sum(512 * blocks(file) for file in files)
 
 
-def there(folder: Path) -> list[Path]:
-    """Files that are not taken away while they are listed."""
-    return [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
+def blocks(file: Path) -> int:
+    """Of 512 bytes; none of a file that was taken away since it was listed."""
+    try:
+        return file.stat().st_blocks
+    except FileNotFoundError:
+        return 0
 
 
 def ids(address: Address) -> list[str]:

@@ -206,7 +206,7 @@ class ListwiseReranker(nn.Module):
             candidate = inputs.pop("candidate")
             if settings.answer == "relevance":
                 assert self.relevance is not None
-                _, within = self.language.hidden_within(inputs, self.relevance.layer, past)
+                _, within = self.language.hidden_within(inputs, reading_layer(self.language), past)
                 likely = self.relevance(within, candidate)
             else:
                 likely = answer_log_likelihoods(self.language, inputs, trie, past)

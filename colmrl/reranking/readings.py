@@ -27,7 +27,6 @@ class Relevance(nn.Module):
 
     def __init__(self, language: LanguageModel):
         super().__init__()
-        self.layer = reading_layer(language)
         self.read = nn.Linear(language.hidden_size, 1, bias=False)
 
     def forward(self, hidden: Float[Tensor, "b n h"], candidate: Int[Tensor, "b n"]) -> Float[Tensor, "b c"]:

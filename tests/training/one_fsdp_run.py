@@ -8,6 +8,7 @@ import sys
 
 from accelerate import state
 from accelerate.utils import DistributedType
+from engine import leave_sharded
 
 from colmrl.configure import load_config
 from colmrl.training.run import train
@@ -38,6 +39,7 @@ def main(die_at, *overrides):
 
     RetrieverTrainer.training_step = dying_step
     train(load_config(None, overrides))
+    leave_sharded()
 
 
 if __name__ == "__main__":

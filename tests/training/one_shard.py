@@ -10,7 +10,7 @@ import sys
 
 import torch
 import torch.distributed as dist
-from engine import batch_of, loss_function
+from engine import batch_of, leave_sharded, loss_function
 from torch.distributed.fsdp import fully_shard
 
 from colmrl.configure import load_config
@@ -59,8 +59,7 @@ def main(folder, *overrides):
         grads = gradients(config, cached=name == "cached")
         if rank() == 0:
             torch.save(grads, f"{folder}/{name}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
+    leave_sharded()
 
 
 if __name__ == "__main__":

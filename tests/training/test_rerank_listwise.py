@@ -215,7 +215,7 @@ def test_what_is_read_off_a_candidate_is_the_mean_over_its_tokens(tiny):
     torch.manual_seed(0)
     settings = [*LISTWISE, f"model.backbone={tiny('qwen3')}", "rerank.relevance=1"]
     reader = ListwiseReranker.create(load_config(None, settings)).relevance
-    assert reader is not None and reader.layer == 2
+    assert reader is not None
     hidden = torch.randn(2, 5, reader.read.in_features)
     found = reader(hidden, torch.tensor([[0, 1, 1, 2, 0], [0, 0, 1, 0, 0]]))
     each = (hidden @ reader.read.weight[0]).tolist()
