@@ -7,12 +7,13 @@ sizes, and MiniLM's real weights on SciFact's documents (where ../shared has the
 preparing pictures, tokens, forward, vectors to numpy. Ours twice: `embed`, from records in memory to vectors in
 memory, and `store`, the whole of encode.py but loading the model: data folder → a finished store on disk. Where a case
 names a head, peers give that one, ours both. Peers get the same batch size; their pictures are prepared by
-transformers' PIL backend, as ours are, and once more by torchvision's, which is faster and gives other pixels. On a
-CPU ours makes smaller batches of long documents by itself; "one at a time" gives a peer that advantage too.
+transformers' torchvision backend, of which ours has the pixels, and once more by its PIL backend, which is beside ours
+with `model.resize: pil`. On a CPU ours makes smaller batches of long documents by itself; "one at a time" gives a peer
+that advantage too.
 
 Every tool runs in a process of its own, peers in environments of their own (peers.py); rounds go through all tools in
 turn and CPU seconds are medians over rounds. "preparing_s": of these, what makes model inputs of files. Ratio: a tool's
-CPU seconds to those of our `embed`. max_difference: of any number in any vector, to ours.
+CPU seconds to those of our `embed`, of the same pixels. max_difference: of any number in any vector, to ours.
 
 Writes benchmarks/results/encode.json and prints the table.
 """
@@ -21,6 +22,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import statistics
 import sys
 import tempfile
@@ -39,9 +41,10 @@ from colmrl import provenance
 
 EQUAL = 1e-4
 BASE = "colmrl: embed"
+PIL = "colmrl: embed, PIL"
 OURS = (BASE, "colmrl: store")
 ST = "sentence-transformers"
-SEEING = (f"{ST}: PIL", f"{ST}: torchvision")
+SEEING = (PIL, f"{ST}: PIL", f"{ST}: torchvision")
 ALONE = f"{ST}: torchvision, one at a time"
 COLPALI = ("colpali-engine: PIL", "colpali-engine: torchvision")
 
@@ -101,13 +104,17 @@ def main(argv: list[str]) -> None:
 def prepare(folder: Path, case: Case, count: int) -> None:
     folder.mkdir()
     case.write(folder / "data", count)
-    libraries = tuple({tool.partition(":")[0]: None for tool in case.peers})
+    libraries = tuple({tool.partition(":")[0]: None for tool in case.peers if tool != PIL})
     if case.family == "minilm":
         limits = ["model.max_query_tokens=256", "model.max_document_tokens=256"]
         heads = ["single.dims=[384]", "multi.dims=[]"]
         write_checkpoint(folder, str(SHARED / "models/all-MiniLM-L6-v2"), libraries, *heads, *limits)
     else:
-        write_checkpoint(folder, str(write_model(case.family, folder / "backbone")), libraries)
+        written = write_checkpoint(folder, str(write_model(case.family, folder / "backbone")), libraries)
+        content = json.loads((written / "colmrl.json").read_text())
+        content["model"]["resize"] = "pil"
+        shutil.copytree(written, folder / "checkpoint, PIL")
+        (folder / "checkpoint, PIL/colmrl.json").write_text(json.dumps(content))
     sees = case.write is write_pages
     (folder / "asked.json").write_text(json.dumps({"batch_size": case.batch_size, "head": case.head, "sees": sees}))
 
@@ -142,10 +149,11 @@ def row(
     case: str, folder: Path, tool: str, found: dict[str, list[dict[str, float]]], versions: dict[str, str]
 ) -> dict[str, Any]:
     median = {name: statistics.median(one[name] for one in found[tool]) for name in found[tool][0]}
-    ours, theirs = (np.load(folder / f"{name}.npz") for name in (BASE, tool))
+    base = PIL if PIL in found and tool.endswith(": PIL") else BASE
+    ours, theirs = (np.load(folder / f"{name}.npz") for name in (base, tool))
     said: dict[str, Any] = {"case": case, "tool": tool, "version": versions[tool], "documents": len(ours["lengths"])}
     said |= {"documents_per_cpu_s": len(ours["lengths"]) / median["cpu_s"], "median_s": median["cpu_s"]}
-    said["ratio"] = median["cpu_s"] / statistics.median(one["cpu_s"] for one in found[BASE])
+    said["ratio"] = median["cpu_s"] / statistics.median(one["cpu_s"] for one in found[base])
     said |= {name: median[name] for name in ("preparing_s", "wall_s", "peak_mib")}
     if tool == BASE:
         return said

@@ -74,7 +74,8 @@ def ours(case: Path, way: str, asked: dict[str, Any], preparing: Preparing) -> R
     from colmrl.models.retriever import Retriever, fingerprint
     from colmrl.store import EmbeddingStore
 
-    size, head, checkpoint, out = asked["batch_size"], asked["head"], case / "checkpoint", case / "store"
+    size, head, out = asked["batch_size"], asked["head"], case / "store"
+    checkpoint = case / ("checkpoint, PIL" if way == "embed, PIL" else "checkpoint")
     model = Retriever.load(checkpoint).eval()
     model.inputs.documents = preparing.timed(model.inputs.documents)  # pyright: ignore
     config = load_config(None, ["device=cpu", f"encode.batch_size={size}"])

@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from colmrl.config_judging import STRICT, Dims, Positive
 
 Weight = Annotated[float, Field(ge=0)]
+Resize = Literal["torch", "pil"]
 Activation = Literal["none", "tanh", "gelu", "relu", "silu", "sigmoid"]
 
 
@@ -51,6 +52,7 @@ class ModelConfig:
     max_query_tokens: Positive = 512
     max_document_tokens: Positive = 512  # of text; pictures are bounded by max_pixels
     max_pixels: Positive | None = None  # null: the processor's own
+    resize: Resize = "torch"  # of pictures: torch, as processors with torchvision do; pil, as those without
     positions: Literal["native", "text"] = "native"  # of visual tokens; text: counted like words', not rows and columns
     template: Literal["chat", "none"] = (
         "chat"  # of models that see; none: the prompt is all there is, pictures included

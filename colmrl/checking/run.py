@@ -104,7 +104,7 @@ def _counter(config: Config, attention: list[str]) -> tuple[TokenCounter | None,
     """The model's tokens, and the parameters of its language model; neither where the backbone cannot be had."""
     model = config.model
     try:
-        processor = load_processor(model.backbone, model.max_pixels, model.padding_side)
+        processor = load_processor(model.backbone, model.max_pixels, model.padding_side, model.resize)
         return TokenCounter(processor, model), language_parameters(model.backbone)
     except (InputError, OSError) as error:
         reason = str(error).strip().splitlines()[0]

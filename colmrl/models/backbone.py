@@ -21,6 +21,7 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES  # 
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
 from colmrl.config import LoraConfig, ModelConfig
+from colmrl.config_model import Resize
 from colmrl.errors import InputError
 from colmrl.models.attention import AttentionKernel, check_kernel, set_attention
 from colmrl.models.families import family_of as family_of
@@ -84,10 +85,15 @@ def processor_class(family: str) -> type:
     return type(base.__name__, (base,), {"__init__": init_sequence if takes_sequence_length else init})
 
 
-def load_processor(source: str, max_pixels: int | None, padding_side: Literal["left", "right"] | None) -> Any:
+def load_processor(
+    source: str,
+    max_pixels: int | None,
+    padding_side: Literal["left", "right"] | None,
+    resize: Resize = _DEFAULTS.resize,
+) -> Any:
     """The family's processor (or, for text models, tokenizer) from a folder or hub id.
 
-    Pictures are always prepared by the PIL backend, so that features are the same with and without torchvision.
+    Pictures are always prepared by the PIL backend, resized as `resize` says: the same with and without torchvision.
     `max_pixels` bounds a picture: its area for Qwen-VL, its number of tiles for InternVL.
     """
     family = family_of(source)
@@ -96,7 +102,7 @@ def load_processor(source: str, max_pixels: int | None, padding_side: Literal["l
             given = {"backend": "pil", "trust_remote_code": False}
             processor = processor_class(family).from_pretrained(source, **given)  # pyright: ignore
             tokenizer = processor.tokenizer
-            cut_at_once(processor.image_processor)
+            cut_at_once(processor.image_processor, resize)
             if max_pixels is not None:
                 _bound_pixels(processor.image_processor, max_pixels)
         else:

@@ -55,15 +55,21 @@ def is_own(folder: Path) -> bool:
     return (folder / FILE).is_file()
 
 
+def as_written(content: bytes, model: ModelConfig) -> ModelConfig:
+    """In a checkpoint that was written before there was `model.resize`, pictures are resized as they all were then."""
+    return model if "resize" in json.loads(content)["model"] else replace(model, resize="pil")
+
+
 def read_own(folder: Path) -> Description:
     """`colmrl.json` of a checkpoint, checked."""
     path = folder / FILE
     try:
-        description = _DESCRIPTION.validate_json(path.read_bytes())
+        content = path.read_bytes()
+        description = _DESCRIPTION.validate_json(content)
     except ValueError as error:
         raise InputError(
             f"{path}: cannot be read: {' '.join(str(error).split())}: write the checkpoint again"
         ) from None
     if description.format != FORMAT:
         raise InputError(f"{path}: format: {description.format} is not {FORMAT}: use the colmrl that wrote it")
-    return description
+    return replace(description, model=as_written(content, description.model))

@@ -30,7 +30,7 @@ _KEPT: dict[str, tuple[str, ...]] = {
     "model": (
         "padding_side", "lower_case", "special_tokens", "query_prompt", "document_prompt", "template",
         "query_instruction", "document_instruction", "generation_prompt", "query_expansion", "query_skiplist",
-        "document_skiplist", "document_vectors", "positions",
+        "document_skiplist", "document_vectors", "positions", "resize",
     ),
     "single": ("dense", "bias"),
     "multi": ("dense", "projection", "bias"),

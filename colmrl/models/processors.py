@@ -11,7 +11,7 @@ from colmrl.models.backbone import load_processor
 
 def processor_of(model: ModelConfig, folder: str) -> Any:
     """From a folder or hub id, under the model's limits, with its special tokens and its case."""
-    processor = load_processor(folder, model.max_pixels, model.padding_side)
+    processor = load_processor(folder, model.max_pixels, model.padding_side, model.resize)
     tokenizer = getattr(processor, "tokenizer", processor)
     split = [token for token in model.special_tokens if tokenizer.tokenize(token) != [token]]
     if split:

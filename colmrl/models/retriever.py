@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from colmrl.config import Config
+from colmrl.config import Config, ModelConfig
 from colmrl.errors import InputError
 from colmrl.models.attention import AttentionKernel
 from colmrl.models.backbone import Backbone, no_bars
@@ -34,6 +34,9 @@ from colmrl.models.sources import read_description as read_description
 from colmrl.models.sources.source import Source
 from colmrl.models.weights import files_said, read_tensors, weights_fingerprint
 from colmrl.scoring import MultiVectors
+
+_OWN = {"colmrl.json", "reranker.json"}
+_SEES = {"preprocessor_config.json", "processor_config.json", "adapter_config.json"}  # an adapter's base may have them
 
 
 @dataclass(frozen=True)
@@ -205,14 +208,20 @@ def read_processor(folder: str | Path) -> Any:
 
 
 def fingerprint(folder: str | Path) -> str:
-    """Hash of all of a checkpoint's files: weights, processor, prompts, pixel budget, and its base's own hash."""
+    """Hash of all of a checkpoint's files: weights, processor, prompts, pixel budget, and its base's own hash. Another
+    library's does not say how pictures are resized: `model.resize` is hashed too where it may be given some.
+    """
     digest, folder = hashlib.sha256(), located(folder)
+    names = set[str]()
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         if path.is_file() and path.name != "README.md" and not name.parts[0].startswith("."):  # .git, .cache
+            names.add(path.name)
             digest.update(str(name).encode())
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
+    if not names & _OWN and names & _SEES:
+        digest.update(ModelConfig().resize.encode())
     if (folder / "adapter_config.json").is_file():  # another library's, which does not say what its base was
         digest.update(weights_fingerprint(find_source(folder).description.model.backbone).encode())
     return digest.hexdigest()[:32]

@@ -37,7 +37,7 @@ def describe(config: Config) -> RerankerDescription:
 def create_language_model(config: Config, description: RerankerDescription) -> tuple[LanguageModel, Any]:
     """A new model of `model.backbone`, tuned as it says, and its processor; what is drawn comes from `seed`."""
     model = config.model
-    processor = load_processor(model.backbone, model.max_pixels, model.padding_side)
+    processor = load_processor(model.backbone, model.max_pixels, model.padding_side, model.resize)
     language = LanguageModel.load(_weights(config), model, config.attention_kernel, writes=description.writes)
     torch.manual_seed(config.seed)
     match model.tuning:
@@ -71,7 +71,7 @@ def load_language_model(
 ) -> tuple[LanguageModel, Any]:
     """The trained model of a checkpoint and its processor. InputError where its base weights are other ones by now."""
     model = description.model
-    processor = load_processor(str(folder / "processor"), model.max_pixels, model.padding_side)
+    processor = load_processor(str(folder / "processor"), model.max_pixels, model.padding_side, model.resize)
     own = str(folder / "backbone") if model.tuning == "full" else model.backbone
     language = LanguageModel.load(own, model, kernel, writes=description.writes)
     if model.tuning != "full" and weights_fingerprint(own) != description.backbone_fingerprint:

@@ -1,7 +1,7 @@
 """What a reranker's checkpoint is, and the `reranker.json` that says so; read without torch."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from colmrl.config import LoraConfig, ModelConfig, RerankConfig, ShowConfig
 from colmrl.errors import InputError
+from colmrl.models.description import as_written
 
 FORMAT = 1
 
@@ -50,10 +51,11 @@ def read_description(folder: Path) -> RerankerDescription:
     if not path.is_file():
         raise InputError(f"{folder}: not a reranker (no reranker.json): give the OUTPUT/checkpoint of train.py")
     try:
-        description = _DESCRIPTION.validate_json(path.read_bytes())
+        content = path.read_bytes()
+        description = _DESCRIPTION.validate_json(content)
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: cannot be read: {reason}: write the checkpoint again") from None
     if description.format != FORMAT:
         raise InputError(f"{path}: format: {description.format} is not {FORMAT}: use the colmrl that wrote it")
-    return description
+    return replace(description, model=as_written(content, description.model))

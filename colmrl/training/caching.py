@@ -121,6 +121,7 @@ def _about(config: Config, model: Retriever, whole: bool) -> dict[str, Any]:
         "weights": hash_tensors(_values([backbone.model] if whole else backbone.vision_modules)),
         "settings": hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:32],
         "processor": processor,
+        "resize": model.inputs.config.resize,
         "dtype": config.model.dtype,
         "precision": config.train.precision,
         "quantization": config.model.quantization,

@@ -38,7 +38,7 @@ def test_it_is_known_by_its_template_and_nested_from_64_on(folder):
 
 def test_its_vectors_are_those_of_its_script(folder, tmp_path):
     picture = tmp_path / "a.png"
-    Image.effect_noise((40, 56), 60).convert("RGB").save(picture)
+    Image.effect_noise((48, 80), 60).convert("RGB").save(picture)  # of whole patches: not resized
     model = Retriever.load(folder).eval()
     with torch.inference_mode():
         queries = model(model.inputs.queries([Query("1", "a red circle"), Query("2", "blue")])).single

@@ -5,11 +5,12 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.nn import functional as F
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from colmrl.models.backbone import load_processor
-from colmrl.models.patches import embed_by_product
+from colmrl.models.patches import Resizing, embed_by_product
 
 SIZES = [(64, 64), (300, 420), (31, 17), (1000, 40)]  # width × height: as it is, made smaller, larger, long
 
@@ -21,7 +22,7 @@ def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
 def test_pictures_cut_at_once_are_the_processors_own_to_the_bit(family, tiny):
-    ours = load_processor(str(tiny(family)), 48**2, None).image_processor
+    ours = load_processor(str(tiny(family)), 48**2, None, "pil").image_processor
     theirs = Qwen2VLImageProcessorPil.from_pretrained(tiny(family), size=dict(ours.size))
     pages = [picture(*size) for size in SIZES]
     for given in (*[[page] for page in pages], pages, [pages], [picture(40, 90, "L")], [np.asarray(pages[1])]):
@@ -33,7 +34,7 @@ def test_pictures_cut_at_once_are_the_processors_own_to_the_bit(family, tiny):
 
 @pytest.mark.parametrize("tiles", [1, 5])
 def test_pictures_cut_into_tiles_at_once_are_the_processors_own_to_the_bit(tiles, tiny):
-    ours = load_processor(str(tiny("internvl")), tiles * 64**2, None).image_processor
+    ours = load_processor(str(tiny("internvl")), tiles * 64**2, None, "pil").image_processor
     theirs = GotOcr2ImageProcessorPil.from_pretrained(tiny("internvl"), max_patches=tiles)
     pages = [picture(*size) for size in SIZES]
     for given in (*[[page] for page in pages], pages):
@@ -42,6 +43,36 @@ def test_pictures_cut_into_tiles_at_once_are_the_processors_own_to_the_bit(tiles
             assert found.keys() == expected.keys()
             assert torch.equal(found["pixel_values"], expected["pixel_values"])
             assert torch.equal(found["num_patches"], expected["num_patches"])
+
+
+@pytest.mark.parametrize("resample", [Image.Resampling.BICUBIC, Image.Resampling.BILINEAR])
+@pytest.mark.parametrize("size", [(64, 48), (448, 672), (1200, 900), (300, 419)])
+def test_pixels_resized_by_torch_are_at_most_a_level_off_pillows(size, resample):
+    page = picture(300, 420).resize((600, 800))  # smooth, as pages are
+    found, expected = (Resizing(page, resample, by)(*size).astype(int) for by in ("torch", "pil"))
+    assert found.shape == expected.shape == (size[1], size[0], 3)
+    assert abs(found - expected).max() == 1 and (found != expected).mean() < 0.03
+
+
+def test_what_torch_does_not_resize_and_what_is_not_resized_are_pillows():
+    page = picture(300, 420)
+    for size, resample in (((64, 48), Image.Resampling.LANCZOS), ((300, 420), Image.Resampling.BICUBIC)):
+        assert np.array_equal(Resizing(page, resample, "torch")(*size), np.asarray(page.resize(size, resample)))
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "internvl"])
+def test_a_processor_resizes_as_it_is_told(family, tiny):
+    """torch: of the interpolation that torchvision calls, rescaled and normalised by the formula."""
+    page = picture(300, 420)
+    ours, pillows = (load_processor(str(tiny(family)), 64**2, None, by).image_processor for by in ("torch", "pil"))
+    found, other = (one([page], return_tensors="pt")["pixel_values"] for one in (ours, pillows))
+    level = 1 / 255 / min(ours.image_std)
+    assert 0 < (found - other).abs().max() < 1.01 * level and ((found - other).abs() > 1e-6).float().mean() < 0.02
+    if family == "internvl":
+        pixels = torch.from_numpy(np.array(page)).permute(2, 0, 1)[None]
+        small = F.interpolate(pixels, (64, 64), mode="bicubic", antialias=True)[0].permute(1, 2, 0).double() / 255
+        expected = (small - torch.tensor(ours.image_mean)) / torch.tensor(ours.image_std)
+        torch.testing.assert_close(found[0].permute(1, 2, 0).double(), expected, atol=1e-6, rtol=0)
 
 
 def test_what_is_asked_otherwise_is_done_otherwise(tiny):
