@@ -4,12 +4,16 @@ import shutil
 import pytest
 import torch
 from conftest import FAMILIES
+from PIL import Image
 from torch.nn import functional as F
 
+from colmrl.config import ModelConfig
 from colmrl.configure import load_config
 from colmrl.data.records import Document
 from colmrl.errors import InputError
+from colmrl.models import retriever
 from colmrl.models.heads import pool
+from colmrl.models.initialising import take_over
 from colmrl.models.retriever import Retriever, fingerprint
 from colmrl.scoring import truncate
 
@@ -59,6 +63,30 @@ def test_a_fingerprint_changes_with_weights_prompt_and_pixel_budget(tiny, tmp_pa
         make(tiny("qwen3_vl"), *overrides).save(tmp_path / name)
         stamps[name] = fingerprint(tmp_path / name)
     assert stamps["first"] == stamps["same"] and len(set(stamps.values())) == 4
+
+
+def test_pictures_of_a_checkpoint_are_resized_as_when_it_was_trained(tiny, tmp_path):
+    """An older one's by Pillow, also when it is trained on; and a store knows which it was."""
+    make(tiny("qwen3_vl"), "model.max_pixels=1024").save(tmp_path / "new")
+    file = shutil.copytree(tmp_path / "new", tmp_path / "old") / "colmrl.json"
+    content = json.loads(file.read_text())
+    del content["model"]["resize"]  # as it was written before there was this setting
+    file.write_text(json.dumps(content))
+    Image.effect_noise((100, 70), 60).save(tmp_path / "a.png")
+    page = Document("a", images=(str(tmp_path / "a.png"),))
+    new, old = (Retriever.load(tmp_path / name) for name in ("new", "old"))
+    made = [model.inputs.documents([page])["pixel_values"] for model in (new, old)]
+    assert 0 < (made[0] - made[1]).abs().max() < 0.02
+    assert (new.description.model.resize, old.description.model.resize) == ("torch", "pil")
+    assert fingerprint(tmp_path / "new") != fingerprint(tmp_path / "old")
+    settings = [f"model.backbone={tiny('qwen3_vl')}", "multi.dims=[64,16]", "model.max_pixels=1024"]
+    assert take_over(load_config(None, settings), tmp_path / "old").description.model.resize == "pil"
+
+
+def test_a_fingerprint_of_anothers_model_tells_how_its_pictures_are_resized(tiny, monkeypatch):
+    before = {family: fingerprint(tiny(family)) for family in ("qwen3", "qwen3_vl")}
+    monkeypatch.setattr(retriever, "ModelConfig", lambda: ModelConfig(resize="pil"))
+    assert fingerprint(tiny("qwen3")) == before["qwen3"] and fingerprint(tiny("qwen3_vl")) != before["qwen3_vl"]
 
 
 def test_a_lora_checkpoint_refuses_a_base_that_changed(tiny, tmp_path):

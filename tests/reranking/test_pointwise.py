@@ -1,5 +1,6 @@
 """The pointwise reranker: its prompt, its two scores, what is cached, and its checkpoint."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -195,6 +196,16 @@ def test_a_checkpoint_is_opened_with_equal_scores(family, score, tuning, made, d
     assert np.array_equal(opened.score(QUERY, documents(family)), reranker.score(QUERY, documents(family)))
     other = open_reranker(tmp_path / "c", RerankConfig(batch_size=5, instruction="not of use")).model.description.rerank
     assert (other.batch_size, other.instruction, other.score) == (5, "Find it.", score)
+
+
+def test_pictures_of_an_older_checkpoint_are_resized_as_when_it_was_trained(made, tmp_path):
+    made("qwen2_vl", "yes_no").model.save(tmp_path)
+    assert open_reranker(tmp_path).model.description.model.resize == "torch"
+    content = json.loads((tmp_path / "reranker.json").read_text())
+    del content["model"]["resize"]
+    (tmp_path / "reranker.json").write_text(json.dumps(content))
+    opened = open_reranker(tmp_path).model
+    assert opened.description.model.resize == opened.processor.image_processor.by == "pil"
 
 
 @pytest.mark.parametrize("pooling", ["document", "query"])
