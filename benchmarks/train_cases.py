@@ -36,7 +36,7 @@ def prepare(folder: Path, case: dict[str, Any], tools: tuple[str, ...]) -> None:
     case["options"] += [f"{case['head']}.dims={case['dims']}", f"{off}.dims=[]", "device=cpu", "threads=1"]
     case["options"] += [f"{case['head']}.temperature={TEMPERATURE}", f"train.learning_rate={LEARNING_RATE}"]
     case["options"] += [f"train.batch_size={case['batch']}", f"train.epochs={case['epochs']}"]
-    case["options"] += [f"model.max_pixels={PIXELS}"] if seen else []
+    case["options"] += [f"model.max_pixels={PIXELS}", "model.resize=pil"] if seen else []  # the peers' pixels
     case["options"] += [f"model.tuning={case['tuning']}"]
     config = load_config(None, case["options"])
     model = Retriever.create(config)
