@@ -31,7 +31,7 @@ from colmrl.encoding import embed
 from colmrl.evaluation.metrics import mean, per_query
 from colmrl.exporting.plain import load_plain
 from colmrl.exporting.run import Asked, export
-from colmrl.models.backbone import load_processor
+from colmrl.models.processors import load_processor
 from colmrl.models.retriever import Embeddings, Retriever
 from colmrl.models.tiny import write_tiny_model
 

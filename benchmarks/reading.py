@@ -72,8 +72,8 @@ def loader(config, count: int, batch_size: int = 16) -> Iterator:
     from torch.utils.data import DataLoader, Subset
 
     from colmrl.data.reading import read_training
-    from colmrl.models.backbone import load_processor
     from colmrl.models.inputs import InputBuilder
+    from colmrl.models.processors import load_processor
     from colmrl.training.batches import Collator, ExampleDataset
 
     examples, positives = read_training(config.data)

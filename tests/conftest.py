@@ -83,7 +83,7 @@ def processors_without_video(monkeypatch: pytest.MonkeyPatch) -> None:
     sentence-transformers."""
     from sentence_transformers.base.modules import transformer
 
-    from colmrl.models.backbone import load_processor
+    from colmrl.models.processors import load_processor
 
     class Loader:
         @staticmethod

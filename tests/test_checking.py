@@ -22,8 +22,8 @@ from colmrl.config import Config, ModelConfig
 from colmrl.configure import load_config
 from colmrl.data.records import Document, Query, Records
 from colmrl.errors import InputError
-from colmrl.models.backbone import load_processor
 from colmrl.models.inputs import InputBuilder
+from colmrl.models.processors import load_processor
 
 VISION = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl")
 

@@ -28,7 +28,7 @@ from colmrl.data.triples import has_ids
 from colmrl.errors import InputError
 from colmrl.files import write_text, write_whole
 from colmrl.inputs import write_inputs
-from colmrl.models.backbone import load_processor
+from colmrl.models.processors import load_processor
 
 
 def check_data(config: Config, out: str | Path) -> Findings:

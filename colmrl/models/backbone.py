@@ -1,34 +1,29 @@
 """One adapter for every backbone: folder or hub id → hidden states. The only product file that knows a family.
 
 Qwen2-VL, Qwen2.5-VL, Qwen3-VL and InternVL see pictures and text; Qwen3 and BERT read text. All go through
-AutoModel (no LM head, so no logits) and the family's own processor and chat template. Video processors need
-torchvision, which has no CPU build: processors are loaded without theirs.
+AutoModel (no LM head, so no logits) and the family's own processor (processors.py) and chat template.
 """
 
-import importlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal, no_type_check
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForTextEncoding, AutoTokenizer, PreTrainedModel
+from transformers import AutoModel, AutoModelForTextEncoding, PreTrainedModel
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES  # pyright: ignore[reportPrivateImportUsage]
-from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
 from colmrl.config import LoraConfig, ModelConfig
-from colmrl.config_model import Resize
 from colmrl.errors import InputError
 from colmrl.models.attention import AttentionKernel, check_kernel, set_attention
 from colmrl.models.families import family_of as family_of
 from colmrl.models.families import how_to_read
 from colmrl.models.packed_vision import speed_up_vision
-from colmrl.models.patches import cut_at_once, embed_by_product
-from colmrl.models.positions import Grid
+from colmrl.models.patches import embed_by_product
 from colmrl.models.quantization import keep_unpacked, quantization_config
 from colmrl.models.quiet import no_bars as no_bars
 from colmrl.models.quiet import no_report
@@ -58,91 +53,6 @@ NEEDS_TOKEN_TYPES = frozenset({"qwen2_vl", "qwen2_5_vl", "qwen3_vl"})
 _DISPENSABLE = ("pooler.", "lm_head.")  # weights that embeddings do without; what needs them asks for them itself
 _DEFAULTS = ModelConfig()
 _ENCODERS_OF = frozenset({"t5", "mt5", "umt5"})
-_RIGHT_PADDING_ONLY = frozenset({"bert"})
-
-
-def processor_class(family: str) -> type:
-    """The family's processor class with no video processor, so that it works where torchvision is absent."""
-    base = getattr(importlib.import_module("transformers"), str(PROCESSOR_MAPPING_NAMES[family]))
-    takes_sequence_length = family == "internvl"
-
-    @no_type_check  # transformers reads the code object of __init__, which a checker's wrapper would hide
-    def init(self: Any, image_processor: Any = None, tokenizer: Any = None, chat_template: Any = None, **kw: Any):
-        kw.pop("video_processor", None)
-        base.__init__(self, image_processor, tokenizer, None, chat_template=chat_template, **kw)
-
-    @no_type_check
-    def init_sequence(
-        self: Any,
-        image_processor: Any = None,
-        tokenizer: Any = None,
-        image_seq_length: int = 256,
-        chat_template: Any = None,
-        **kw: Any,
-    ):
-        init(self, image_processor, tokenizer, chat_template, image_seq_length=image_seq_length, **kw)
-
-    return type(base.__name__, (base,), {"__init__": init_sequence if takes_sequence_length else init})
-
-
-def load_processor(
-    source: str,
-    max_pixels: int | None,
-    padding_side: Literal["left", "right"] | None,
-    resize: Resize = _DEFAULTS.resize,
-) -> Any:
-    """The family's processor (or, for text models, tokenizer) from a folder or hub id.
-
-    Pictures are always prepared by the PIL backend, resized as `resize` says: the same with and without torchvision.
-    `max_pixels` bounds a picture: its area for Qwen-VL, its number of tiles for InternVL.
-    """
-    family = family_of(source)
-    with files_said(f"model.backbone: {source!r}: its processor", "give a folder or hub id that has one", source):
-        if family in PROCESSOR_MAPPING_NAMES:
-            given = {"backend": "pil", "trust_remote_code": False}
-            processor = processor_class(family).from_pretrained(source, **given)  # pyright: ignore
-            tokenizer = processor.tokenizer
-            cut_at_once(processor.image_processor, resize)
-            if max_pixels is not None:
-                _bound_pixels(processor.image_processor, max_pixels)
-        else:
-            processor = tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    if family in _RIGHT_PADDING_ONLY and padding_side == "left":
-        raise InputError(f"model.padding_side: left: {family} is right only: leave it null")
-    if padding_side is not None:
-        tokenizer.padding_side = padding_side
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return processor
-
-
-def _bound_pixels(image_processor: Any, max_pixels: int) -> None:
-    size = image_processor.size
-    if size.longest_edge is not None:  # Qwen-VL: both "edges" are areas
-        edges = {"shortest_edge": min(size.shortest_edge, max_pixels), "longest_edge": max_pixels}
-        image_processor.size = type(size)(**edges)
-        image_processor.max_pixels = max_pixels
-    else:
-        image_processor.max_patches = max(1, max_pixels // (size.height * size.width))
-
-
-def pixels_used(processor: Any) -> int:
-    """At most this many pixels of a picture reach the model: the budget of Qwen-VL, InternVL's tiles."""
-    image_processor = processor.image_processor
-    size = image_processor.size
-    return int(size.longest_edge or image_processor.max_patches * size.height * size.width)
-
-
-def picture_grids(processor: Any, inputs: Mapping[str, Any], sizes: Sequence[tuple[int, int]]) -> list[Grid]:
-    """How the tokens of each picture lie on it, in what the processor made of pictures of (width, height) pixels."""
-    images = processor.image_processor
-    if "image_grid_thw" in inputs:
-        merged = (inputs["image_grid_thw"] // images.merge_size).tolist()
-        return [Grid(rows, columns) for _, rows, columns in merged]
-    tile, side = (images.size.height, images.size.width), math.isqrt(processor.image_seq_length)
-    least, most = images.min_patches, images.max_patches
-    canvases = [get_optimal_tiled_canvas((height, width), tile, least, most) for width, height in sizes]
-    return [Grid(rows * side, columns * side, side) for columns, rows in canvases]
 
 
 class Backbone(nn.Module):

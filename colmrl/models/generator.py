@@ -1,6 +1,6 @@
 """A vision-language model that writes: prompts and pictures in, texts out, greedily.
 
-Any image-text-to-text model whose processor `backbone.load_processor` reads, from a folder or hub id. Weights that a
+Any image-text-to-text model whose processor `processors.load_processor` reads, from a folder or hub id. Weights that a
 checkpoint lacks would be random, and texts with them: such a checkpoint is refused.
 """
 
@@ -14,9 +14,10 @@ from transformers import AutoModelForImageTextToText, GenerationConfig
 
 from colmrl.data.media import open_image
 from colmrl.errors import InputError
-from colmrl.models.backbone import DTYPES, Dtype, load_processor, no_bars
+from colmrl.models.backbone import DTYPES, Dtype, no_bars
 from colmrl.models.chat import templated
 from colmrl.models.inputs import harmless
+from colmrl.models.processors import load_processor
 from colmrl.models.weights import files_said, weight_files
 
 MAX_PIXELS = 512 * 28 * 28  # a product picture in at most 512 visual tokens of the 28-pixel families

@@ -14,9 +14,9 @@ from colmrl.config import ModelConfig
 from colmrl.data.media import open_image, picture_size
 from colmrl.data.records import Document, Query
 from colmrl.errors import InputError
-from colmrl.models.backbone import picture_grids, pixels_used
 from colmrl.models.chat import templated
 from colmrl.models.positions import TEXT, Grid, positions_of
+from colmrl.models.processors import picture_grids, pixels_used
 from colmrl.models.scored import Scored
 
 ModelInput = dict[str, Tensor]

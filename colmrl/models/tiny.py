@@ -21,7 +21,8 @@ from colmrl.config import TinyFamily
 from colmrl.data.sample import vocabulary
 from colmrl.errors import InputError
 from colmrl.files import new_folder
-from colmrl.models.backbone import no_bars, processor_class
+from colmrl.models.backbone import no_bars
+from colmrl.models.processors import processor_class
 
 log = logging.getLogger(__name__)
 

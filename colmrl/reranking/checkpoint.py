@@ -19,8 +19,9 @@ from torch import nn
 from colmrl.config import Config
 from colmrl.errors import InputError
 from colmrl.models.attention import AttentionKernel
-from colmrl.models.backbone import family_of, load_processor, no_bars
+from colmrl.models.backbone import family_of, no_bars
 from colmrl.models.language import LanguageModel
+from colmrl.models.processors import load_processor
 from colmrl.models.weights import weights_fingerprint
 from colmrl.reranking.description import RerankerDescription, write_description
 

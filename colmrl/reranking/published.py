@@ -10,8 +10,9 @@ from pathlib import Path
 from colmrl.config import LoraConfig, ModelConfig, RerankConfig, ShowConfig
 from colmrl.errors import InputError
 from colmrl.models.attention import AttentionKernel
-from colmrl.models.backbone import family_of, load_processor
+from colmrl.models.backbone import family_of
 from colmrl.models.language import LanguageModel
+from colmrl.models.processors import load_processor
 from colmrl.reranking.checkpoint import RerankerDescription
 from colmrl.reranking.pointwise import PointwiseModel, PointwiseReranker
 

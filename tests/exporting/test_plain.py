@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoTokenizer
 from colmrl.errors import InputError
 from colmrl.exporting.plain import load_plain
 from colmrl.exporting.run import Asked, export
-from colmrl.models.backbone import load_processor
+from colmrl.models.processors import load_processor
 from colmrl.models.retriever import Retriever
 
 

@@ -11,8 +11,9 @@ from colmrl.data.beir import read_queries
 from colmrl.data.records import Document
 from colmrl.encoding import embed, encode
 from colmrl.errors import InputError
-from colmrl.models.backbone import Backbone, load_processor
+from colmrl.models.backbone import Backbone
 from colmrl.models.inputs import InputBuilder
+from colmrl.models.processors import load_processor
 from colmrl.models.retriever import Retriever
 from colmrl.store import EmbeddingStore
 from colmrl.training.run import train

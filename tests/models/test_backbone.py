@@ -8,8 +8,9 @@ from transformers import AutoModel
 from colmrl.config import LoraConfig, ModelConfig
 from colmrl.data.records import Document, Query
 from colmrl.errors import InputError
-from colmrl.models.backbone import Backbone, load_processor
+from colmrl.models.backbone import Backbone
 from colmrl.models.inputs import InputBuilder
+from colmrl.models.processors import load_processor
 from colmrl.models.tiny import write_tiny_model
 
 

@@ -6,8 +6,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 from colmrl.errors import InputError
-from colmrl.models.backbone import load_processor
 from colmrl.models.generator import Generator, Prompt
+from colmrl.models.processors import load_processor
 
 FAMILIES = (
     "internvl",

@@ -14,8 +14,9 @@ from colmrl.config import ModelConfig
 from colmrl.configure import load_config
 from colmrl.data.records import Query
 from colmrl.errors import InputError
-from colmrl.models.backbone import Backbone, load_processor
+from colmrl.models.backbone import Backbone
 from colmrl.models.generator import Generator
+from colmrl.models.processors import load_processor
 from colmrl.models.retriever import Retriever
 
 

@@ -8,8 +8,8 @@ from PIL import Image
 from colmrl.config import ModelConfig
 from colmrl.data.records import Document, Query
 from colmrl.models import inputs
-from colmrl.models.backbone import load_processor
 from colmrl.models.inputs import InputBuilder, tokens
+from colmrl.models.processors import load_processor
 
 SIZES = [(64, 64), (200, 60), (64, 128), (90, 70)]
 

@@ -11,7 +11,7 @@ from transformers import AutoModel
 
 from colmrl.data.records import Document, Query
 from colmrl.errors import InputError
-from colmrl.models.backbone import processor_class
+from colmrl.models.processors import processor_class
 from colmrl.models.retriever import Retriever, read_description
 
 TEMPLATE = (

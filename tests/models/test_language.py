@@ -8,9 +8,9 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from colmrl.config import LoraConfig, ModelConfig
 from colmrl.data.records import Document, Query
 from colmrl.errors import InputError
-from colmrl.models.backbone import load_processor
 from colmrl.models.heads import pool
 from colmrl.models.language import LanguageModel
+from colmrl.models.processors import load_processor
 from colmrl.reranking.prompt import Prompts, Segment, join
 
 FAMILIES = [*VISION, "qwen3"]

@@ -9,9 +9,10 @@ from transformers import AutoModel
 
 from colmrl.config import ModelConfig
 from colmrl.data.records import Document
-from colmrl.models.backbone import Backbone, load_processor
+from colmrl.models.backbone import Backbone
 from colmrl.models.inputs import InputBuilder
 from colmrl.models.packed_vision import speed_up_vision
+from colmrl.models.processors import load_processor
 
 PACKED = [family for family in VISION if family != "internvl"]
 MIXED, EQUAL = ((16, 16), (64, 48), (32, 96), (64, 48)), ((48, 64), (48, 64))

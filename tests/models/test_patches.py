@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from colmrl.models.backbone import load_processor
 from colmrl.models.patches import Resizing, embed_by_product
+from colmrl.models.processors import load_processor
 
 SIZES = [(64, 64), (300, 420), (31, 17), (1000, 40)]  # width × height: as it is, made smaller, larger, long
 

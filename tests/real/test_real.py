@@ -16,8 +16,8 @@ from colmrl.data.beir import read_corpus, read_queries
 from colmrl.data.records import Document
 from colmrl.encoding import embed
 from colmrl.evaluation.report import by_view
-from colmrl.models.backbone import load_processor
 from colmrl.models.inputs import InputBuilder
+from colmrl.models.processors import load_processor
 from colmrl.models.retriever import Retriever
 from colmrl.scoring import truncate
 

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, BertModel, Ber
 from colmrl.configure import load_config
 from colmrl.data.beir import read_corpus, read_queries
 from colmrl.data.records import Document, Query
-from colmrl.models.backbone import load_processor
+from colmrl.models.processors import load_processor
 from colmrl.reranking.pointwise import SYSTEM, PointwiseModel, PointwiseReranker
 from colmrl.reranking.reranker import open_reranker
 

@@ -8,9 +8,9 @@ from PIL import Image, ImageDraw
 
 from colmrl.config import ModelConfig
 from colmrl.data.records import Document
-from colmrl.models.backbone import load_processor
 from colmrl.models.inputs import InputBuilder
 from colmrl.models.positions import visual
+from colmrl.models.processors import load_processor
 
 PROCESSORS = Path(__file__).parents[3] / "shared/processors"
 pytestmark = pytest.mark.skipif(not PROCESSORS.is_dir(), reason=f"{PROCESSORS} is not there")

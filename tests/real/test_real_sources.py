@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from colmrl.data.records import Document
-from colmrl.models.backbone import processor_class
 from colmrl.models.inputs import InputBuilder
+from colmrl.models.processors import processor_class
 from colmrl.models.retriever import Retriever, read_description, read_processor
 
 SHARED = Path(__file__).parents[3] / "shared"

@@ -15,7 +15,7 @@ from colmrl.config import RerankConfig
 from colmrl.configure import load_config
 from colmrl.data.records import Document, Query
 from colmrl.errors import InputError
-from colmrl.models.backbone import load_processor
+from colmrl.models.processors import load_processor
 from colmrl.reranking import prompt as prompt_module
 from colmrl.reranking.pointwise import SYSTEM, PointwiseModel, PointwiseReranker
 from colmrl.reranking.prompt import join

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-from colmrl.models.backbone import load_processor
+from colmrl.models.processors import load_processor
 
 
 def write_answering_model(folder: Path, out: Path) -> Path:

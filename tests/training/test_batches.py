@@ -15,8 +15,8 @@ from colmrl.configure import load_config
 from colmrl.data.mixture import Mixture
 from colmrl.data.records import Document, Example, Examples, Query, Records, Triple
 from colmrl.errors import InputError
-from colmrl.models.backbone import load_processor
 from colmrl.models.inputs import InputBuilder
+from colmrl.models.processors import load_processor
 from colmrl.models.retriever import Retriever
 from colmrl.training.batches import Collator, ExampleDataset, check_teacher, key
 from colmrl.training.chunks import by_length, chunks_of, tokens_worth_a_pass
