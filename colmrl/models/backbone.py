@@ -1,4 +1,5 @@
-"""One adapter for every backbone: folder or hub id → hidden states. The only product file that knows a family.
+"""One adapter for every backbone: folder or hub id → hidden states. The only product file that knows a family, but
+for what pictures need (processors.py).
 
 Qwen2-VL, Qwen2.5-VL, Qwen3-VL and InternVL see pictures and text; Qwen3 and BERT read text. All go through
 AutoModel (no LM head, so no logits) and the family's own processor (processors.py) and chat template.
