@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,6 +34,25 @@ def test_of_a_damaged_file_its_shard_is_said_and_missing_and_no_other(folder):
         path.write_bytes(content)
     assert StoreWriter(folder).missing() == StoreWriter(folder).damaged() == []
     assert set(read_manifest(folder).shards[0].files) == {path.name for path in folder.glob("*-00000*")}
+
+
+def test_of_a_store_that_is_not_finished_a_shard_without_its_scales_is_missing(folder):
+    planned = read_manifest(folder)
+    (folder / "manifest.json").unlink()
+    writer = begin(folder, WANTED, RECORDS)
+    assert writer.missing() == [] and planned.shards[1].files and not writer.manifest.shards[1].files
+    (folder / "multi-x2-int8-00001.scales.npy").unlink()
+    assert writer.missing() == [1]
+
+
+@pytest.mark.slow
+def test_of_many_shards_at_most_256_files_are_mapped_at_a_time(tmp_path):
+    records = {f"d{n}": f"{n:032x}" for n in range(300)}
+    write(begin(tmp_path / "made", replace(WANTED, shard_size=1), records))
+    store = EmbeddingStore(tmp_path / "made")
+    vectors = np.concatenate(list(store.single(View("single", 8))))
+    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path) in line]
+    assert len(vectors) == 300 and 0 < len(mapped) <= 256
 
 
 def test_a_lost_shard_is_made_again_and_the_rest_stays(folder):
