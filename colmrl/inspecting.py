@@ -53,6 +53,7 @@ def _retriever(kind: str, folder: Path, description: Description, source: Source
         "document": _record(model, "document"),
         "tokens": f"queries {model.max_query_tokens:,}, documents {model.max_document_tokens:,}",
         "pixels": f"{model.max_pixels:,} a picture" if model.max_pixels else None,
+        "resized by": "Pillow" if model.resize == "pil" else None,
         "query expansion": _expansion(model),
         "without vectors": _skipped(model),
         "attention": model.attention,

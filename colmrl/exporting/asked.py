@@ -30,7 +30,8 @@ COLUMNS = {
 # What the layouts take over, or what is of training and of search alone.
 _TAKEN = {
     "model": {"backbone", "tuning", "dtype", "attention", "quantization", "padding_side", "query_prompt"}
-    | {"document_prompt", "document_fields", "max_query_tokens", "max_document_tokens", "max_pixels"},
+    | {"document_prompt", "document_fields", "max_query_tokens", "max_document_tokens", "max_pixels"}
+    | {"resize"},  # as the library's processors do: export says where that is otherwise
     "single": {"dims", "pooling", "projection", "temperature"},
     "multi": {"dims", "budgets", "projection", "position_weight", "temperature"},
 }

@@ -37,6 +37,10 @@ def export(checkpoint: str | Path, asked: Asked, out: str | Path) -> Path:
 @new_folder
 def _write(out: Path, checkpoint: Path, asked: Asked, made: Mapping[str, object]) -> None:
     plain = load_plain(checkpoint)
+    if plain.sees_pictures and plain.description.model.resize == "pil":
+        log.warning(
+            "%s: resizes pictures by Pillow; with torchvision the library's vectors differ a little", checkpoint
+        )
     blocks = _layout(out, checkpoint, plain, asked)
     write_card(out, checkpoint, plain, asked.to, blocks, asked.license)
     write_json(out / "export.json", made)

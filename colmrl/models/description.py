@@ -55,9 +55,10 @@ def is_own(folder: Path) -> bool:
     return (folder / FILE).is_file()
 
 
-def as_written(content: bytes, model: ModelConfig) -> ModelConfig:
+def as_written(folder: Path, content: bytes, model: ModelConfig) -> ModelConfig:
     """In a checkpoint that was written before there was `model.resize`, pictures are resized as they all were then."""
-    return model if "resize" in json.loads(content)["model"] else replace(model, resize="pil")
+    sees = (folder / "processor" / "processor_config.json").is_file()
+    return replace(model, resize="pil") if sees and "resize" not in json.loads(content)["model"] else model
 
 
 def read_own(folder: Path) -> Description:
@@ -72,4 +73,4 @@ def read_own(folder: Path) -> Description:
         ) from None
     if description.format != FORMAT:
         raise InputError(f"{path}: format: {description.format} is not {FORMAT}: use the colmrl that wrote it")
-    return replace(description, model=as_written(content, description.model))
+    return replace(description, model=as_written(folder, content, description.model))

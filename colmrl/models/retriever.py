@@ -18,11 +18,12 @@ import torch
 from jaxtyping import Float, Int
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES  # pyright: ignore[reportPrivateImportUsage]
 
 from colmrl.config import Config, ModelConfig
 from colmrl.errors import InputError
 from colmrl.models.attention import AttentionKernel
-from colmrl.models.backbone import Backbone, no_bars
+from colmrl.models.backbone import Backbone, family_of, no_bars
 from colmrl.models.description import Description as Description
 from colmrl.models.description import describe, is_own, read_own
 from colmrl.models.description import write_description as write_description
@@ -35,8 +36,7 @@ from colmrl.models.sources.source import Source
 from colmrl.models.weights import files_said, read_tensors, weights_fingerprint
 from colmrl.scoring import MultiVectors
 
-_OWN = {"colmrl.json", "reranker.json"}
-_SEES = {"preprocessor_config.json", "processor_config.json", "adapter_config.json"}  # an adapter's base may have them
+_OWN = ("colmrl.json", "reranker.json")  # they say how pictures are resized
 
 
 @dataclass(frozen=True)
@@ -212,16 +212,17 @@ def fingerprint(folder: str | Path) -> str:
     library's does not say how pictures are resized: `model.resize` is hashed too where it may be given some.
     """
     digest, folder = hashlib.sha256(), located(folder)
-    names = set[str]()
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         if path.is_file() and path.name != "README.md" and not name.parts[0].startswith("."):  # .git, .cache
-            names.add(path.name)
             digest.update(str(name).encode())
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
-    if not names & _OWN and names & _SEES:
+    adapted = folder / "adapter_config.json"  # another library's, which does not say what its base was
+    base = find_source(folder).description.model.backbone if adapted.is_file() else None
+    if base is not None:
+        digest.update(weights_fingerprint(base).encode())
+    sees = any(folder.rglob("*processor_config.json")) or (base and family_of(base) in PROCESSOR_MAPPING_NAMES)
+    if sees and not any((folder / name).is_file() for name in _OWN):
         digest.update(ModelConfig().resize.encode())
-    if (folder / "adapter_config.json").is_file():  # another library's, which does not say what its base was
-        digest.update(weights_fingerprint(find_source(folder).description.model.backbone).encode())
     return digest.hexdigest()[:32]

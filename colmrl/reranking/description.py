@@ -58,4 +58,4 @@ def read_description(folder: Path) -> RerankerDescription:
         raise InputError(f"{path}: cannot be read: {reason}: write the checkpoint again") from None
     if description.format != FORMAT:
         raise InputError(f"{path}: format: {description.format} is not {FORMAT}: use the colmrl that wrote it")
-    return replace(description, model=as_written(content, description.model))
+    return replace(description, model=as_written(folder, content, description.model))

@@ -108,3 +108,10 @@ def test_the_tokenizer_lies_beside(tiny, tmp_path):
         AutoTokenizer.from_pretrained(out)("red")["input_ids"]
         == AutoTokenizer.from_pretrained(tiny("bert"))("red")["input_ids"]
     )
+
+
+def test_a_checkpoint_whose_pictures_pillow_resizes_is_exported_and_that_is_said(tiny, tmp_path, caplog):
+    for by in ("torch", "pil"):
+        folder = make(tmp_path / by, tiny("qwen2_5_vl"), f"model.resize={by}")
+        assert export(folder, Asked("transformers"), tmp_path / f"{by}-exported").is_dir()
+        assert ("resizes pictures by Pillow" in caplog.text) == (by == "pil")

@@ -54,6 +54,19 @@ def test_pixels_resized_by_torch_are_at_most_a_level_off_pillows(size, resample)
     assert abs(found - expected).max() == 1 and (found != expected).mean() < 0.03
 
 
+def test_where_one_side_grows_and_the_other_shrinks_pillow_begins_with_the_other():
+    """Each pass rounds and clips to 8 bits, so that the order tells."""
+    page = picture(300, 420).resize((600, 800))
+    found, other = (Resizing(page, Image.Resampling.BICUBIC, by)(900, 300).astype(int) for by in ("torch", "pil"))
+    lower, wider = ((600, 300), (900, 800))
+    first = [
+        page.resize(size, Image.Resampling.BICUBIC).resize((900, 300), Image.Resampling.BICUBIC)
+        for size in (lower, wider)
+    ]
+    low, wide = (np.asarray(one).astype(int) for one in first)
+    assert abs(found - wide).max() <= 1 < abs(found - low).max() and np.array_equal(other, low)
+
+
 def test_what_torch_does_not_resize_and_what_is_not_resized_are_pillows():
     page = picture(300, 420)
     for size, resample in (((64, 48), Image.Resampling.LANCZOS), ((300, 420), Image.Resampling.BICUBIC)):

@@ -12,6 +12,7 @@ from colmrl.configure import load_config
 from colmrl.data.records import Document
 from colmrl.errors import InputError
 from colmrl.models import retriever
+from colmrl.models.description import read_own
 from colmrl.models.heads import pool
 from colmrl.models.initialising import take_over
 from colmrl.models.retriever import Retriever, fingerprint
@@ -81,6 +82,14 @@ def test_pictures_of_a_checkpoint_are_resized_as_when_it_was_trained(tiny, tmp_p
     assert fingerprint(tmp_path / "new") != fingerprint(tmp_path / "old")
     settings = [f"model.backbone={tiny('qwen3_vl')}", "multi.dims=[64,16]", "model.max_pixels=1024"]
     assert take_over(load_config(None, settings), tmp_path / "old").description.model.resize == "pil"
+
+
+def test_an_older_checkpoint_that_sees_nothing_is_as_a_new_one(tiny, tmp_path):
+    make(tiny("qwen3")).save(tmp_path)
+    content = json.loads((tmp_path / "colmrl.json").read_text())
+    del content["model"]["resize"]
+    (tmp_path / "colmrl.json").write_text(json.dumps(content))
+    assert read_own(tmp_path).model.resize == "torch"
 
 
 def test_a_fingerprint_of_anothers_model_tells_how_its_pictures_are_resized(tiny, monkeypatch):
