@@ -1,6 +1,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from conftest import FAMILIES
@@ -68,19 +69,20 @@ def test_a_fingerprint_changes_with_weights_prompt_and_pixel_budget(tiny, tmp_pa
 
 def test_pictures_of_a_checkpoint_are_resized_as_when_it_was_trained(tiny, tmp_path):
     """An older one's by Pillow, also when it is trained on; and a store knows which it was."""
-    make(tiny("qwen3_vl"), "model.max_pixels=1024").save(tmp_path / "new")
+    make(tiny("qwen3_vl"), "model.max_pixels=4096").save(tmp_path / "new")
     file = shutil.copytree(tmp_path / "new", tmp_path / "old") / "colmrl.json"
     content = json.loads(file.read_text())
     del content["model"]["resize"]  # as it was written before there was this setting
     file.write_text(json.dumps(content))
-    Image.effect_noise((100, 70), 60).save(tmp_path / "a.png")
+    noise = np.random.default_rng(0).integers(0, 256, (420, 300, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
     page = Document("a", images=(str(tmp_path / "a.png"),))
     new, old = (Retriever.load(tmp_path / name) for name in ("new", "old"))
     made = [model.inputs.documents([page])["pixel_values"] for model in (new, old)]
     assert 0 < (made[0] - made[1]).abs().max() < 0.02
     assert (new.description.model.resize, old.description.model.resize) == ("torch", "pil")
     assert fingerprint(tmp_path / "new") != fingerprint(tmp_path / "old")
-    settings = [f"model.backbone={tiny('qwen3_vl')}", "multi.dims=[64,16]", "model.max_pixels=1024"]
+    settings = [f"model.backbone={tiny('qwen3_vl')}", "multi.dims=[64,16]", "model.max_pixels=4096"]
     assert take_over(load_config(None, settings), tmp_path / "old").description.model.resize == "pil"
 
 
