@@ -44,7 +44,7 @@ BASE = "colmrl: embed"
 PIL = "colmrl: embed, PIL"
 OURS = (BASE, "colmrl: store")
 ST = "sentence-transformers"
-SEEING = (PIL, f"{ST}: PIL", f"{ST}: torchvision")
+SEEING = (f"{ST}: PIL", f"{ST}: torchvision")
 ALONE = f"{ST}: torchvision, one at a time"
 COLPALI = ("colpali-engine: PIL", "colpali-engine: torchvision")
 
@@ -60,6 +60,10 @@ class Case:
     documents: int
     quick: int
     batch_size: int
+
+    @property
+    def sees(self) -> bool:
+        return self.write is write_pages
 
 
 CASES = {
@@ -88,7 +92,8 @@ def main(argv: list[str]) -> None:
             if case.family == "minilm" and not SHARED.is_dir():
                 skipped[name] = f"{SHARED} is not there"
                 continue
-            tools = [t for t in (*OURS, *case.peers) if options.tools is None or t in (BASE, *options.tools)]
+            ours = (*OURS, PIL) if case.sees else OURS
+            tools = [t for t in (*ours, *case.peers) if options.tools is None or t in (BASE, *options.tools)]
             prepare(folder, case, case.quick if options.quick else options.documents or case.documents)
             found, versions = measure(folder, tools, 1 if options.quick else options.rounds, name, skipped)
             rows += [row(name, folder, tool, found, versions) for tool in found]
@@ -104,19 +109,20 @@ def main(argv: list[str]) -> None:
 def prepare(folder: Path, case: Case, count: int) -> None:
     folder.mkdir()
     case.write(folder / "data", count)
-    libraries = tuple({tool.partition(":")[0]: None for tool in case.peers if tool != PIL})
+    libraries = tuple({tool.partition(":")[0]: None for tool in case.peers})
     if case.family == "minilm":
         limits = ["model.max_query_tokens=256", "model.max_document_tokens=256"]
         heads = ["single.dims=[384]", "multi.dims=[]"]
         write_checkpoint(folder, str(SHARED / "models/all-MiniLM-L6-v2"), libraries, *heads, *limits)
     else:
         written = write_checkpoint(folder, str(write_model(case.family, folder / "backbone")), libraries)
-        content = json.loads((written / "colmrl.json").read_text())
-        content["model"]["resize"] = "pil"
-        shutil.copytree(written, folder / "checkpoint, PIL")
-        (folder / "checkpoint, PIL/colmrl.json").write_text(json.dumps(content))
-    sees = case.write is write_pages
-    (folder / "asked.json").write_text(json.dumps({"batch_size": case.batch_size, "head": case.head, "sees": sees}))
+        if case.sees:
+            copy = shutil.copytree(written, folder / "checkpoint, PIL") / "colmrl.json"
+            content = json.loads(copy.read_text())
+            content["model"]["resize"] = "pil"
+            copy.write_text(json.dumps(content))
+    asked = {"batch_size": case.batch_size, "head": case.head, "sees": case.sees}
+    (folder / "asked.json").write_text(json.dumps(asked))
 
 
 def measure(

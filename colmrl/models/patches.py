@@ -5,7 +5,7 @@ array again, floats, and only then patches (twice over, for two moments in time)
 becomes its float by looking it up: the processor's own rescaling and normalisation of the 256 values that there are.
 Bit-equal, where Pillow resizes (`model.resize: pil`). torch resizes 8-bit pixels five times as fast, which is what the
 processors with torchvision call: a level of 256 off Pillow's, in few values, but for pictures of which one side grows
-and the other shrinks: Pillow begins with the other side there, and each pass rounds (up to 26 levels were seen).
+and the other shrinks: Pillow begins with the other side there, and each pass rounds.
 
 A convolution whose kernel is as large as what it is given is a product; torch's takes ten times as long on a CPU.
 """

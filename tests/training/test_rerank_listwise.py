@@ -19,6 +19,7 @@ from colmrl.errors import InputError
 from colmrl.losses.ranknet import weighted_ranknet
 from colmrl.reranking.listwise import ListwiseReranker
 from colmrl.reranking.prompt import join
+from colmrl.reranking.readings import reading_layer
 from colmrl.training import rerank_listwise
 from colmrl.training.rerank_listwise import Choices, Collator, beside, labels_of, shortened
 
@@ -214,8 +215,9 @@ def test_the_loss_is_the_librarys_own_cross_entropy_on_the_answers(made, ring, i
 def test_what_is_read_off_a_candidate_is_the_mean_over_its_tokens(tiny):
     torch.manual_seed(0)
     settings = [*LISTWISE, f"model.backbone={tiny('qwen3')}", "rerank.relevance=1"]
-    reader = ListwiseReranker.create(load_config(None, settings)).relevance
-    assert reader is not None
+    model = ListwiseReranker.create(load_config(None, settings))
+    reader = model.relevance
+    assert reader is not None and reading_layer(model.language) == 2
     hidden = torch.randn(2, 5, reader.read.in_features)
     found = reader(hidden, torch.tensor([[0, 1, 1, 2, 0], [0, 0, 1, 0, 0]]))
     each = (hidden @ reader.read.weight[0]).tolist()
