@@ -16,13 +16,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForTextEncoding, PreTrainedModel
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES  # pyright: ignore[reportPrivateImportUsage]
 
 from colmrl.config import LoraConfig, ModelConfig
 from colmrl.errors import InputError
 from colmrl.models.attention import AttentionKernel, check_kernel, set_attention
 from colmrl.models.families import family_of as family_of
-from colmrl.models.families import how_to_read
+from colmrl.models.families import how_to_read, sees_pictures
 from colmrl.models.packed_vision import speed_up_vision
 from colmrl.models.patches import embed_by_product
 from colmrl.models.quantization import keep_unpacked, quantization_config
@@ -117,7 +116,7 @@ class Backbone(nn.Module):
 
     @property
     def sees_pictures(self) -> bool:
-        return self.family in PROCESSOR_MAPPING_NAMES
+        return sees_pictures(self.family)
 
     @property
     def vision_modules(self) -> list[nn.Module]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES  # pyright: ignore[reportPrivateImportUsage]
 
 from colmrl.errors import InputError
 from colmrl.models.sources.source import refuse_remote_code
@@ -20,6 +21,11 @@ def _read_config(source: str) -> Any:
         except (OSError, ValueError):
             refuse_remote_code(Path(source))  # the likely reason, where the folder asks for it
             raise
+
+
+def sees_pictures(family: str) -> bool:
+    """Whether transformers has a processor for it, and not a tokenizer alone."""
+    return family in PROCESSOR_MAPPING_NAMES
 
 
 def how_to_read(source: str) -> dict[str, Any]:

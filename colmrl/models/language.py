@@ -16,7 +16,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, DynamicCache
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES  # pyright: ignore[reportPrivateImportUsage]
 
 from colmrl.config import ModelConfig
 from colmrl.errors import InputError
@@ -27,6 +26,7 @@ from colmrl.models.backbone import (
     NEEDS_TOKEN_TYPES,
     Backbone,
 )
+from colmrl.models.families import sees_pictures
 from colmrl.models.heads import pool
 from colmrl.models.watching import Watched, watching
 from colmrl.models.weights import names, weight_files
@@ -80,7 +80,7 @@ class LanguageModel(Backbone):
     def loader(family: str) -> Any:
         if family == "bert":
             return AutoModel
-        return AutoModelForImageTextToText if family in PROCESSOR_MAPPING_NAMES else AutoModelForCausalLM
+        return AutoModelForImageTextToText if sees_pictures(family) else AutoModelForCausalLM
 
     def _has_head(self, source: str) -> bool:
         if self.family == "bert":

@@ -17,7 +17,7 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optim
 from colmrl.config import ModelConfig
 from colmrl.config_model import Resize
 from colmrl.errors import InputError
-from colmrl.models.families import family_of
+from colmrl.models.families import family_of, sees_pictures
 from colmrl.models.patches import cut_at_once
 from colmrl.models.positions import Grid
 from colmrl.models.weights import files_said
@@ -85,7 +85,7 @@ def load_processor(
     """
     family = family_of(source)
     with files_said(f"model.backbone: {source!r}: its processor", "give a folder or hub id that has one", source):
-        if family in PROCESSOR_MAPPING_NAMES:
+        if sees_pictures(family):
             given = {"backend": "pil", "trust_remote_code": False}
             processor = processor_class(family).from_pretrained(source, **given)  # pyright: ignore
             tokenizer = processor.tokenizer

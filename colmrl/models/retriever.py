@@ -18,15 +18,15 @@ import torch
 from jaxtyping import Float, Int
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES  # pyright: ignore[reportPrivateImportUsage]
 
 from colmrl.config import Config, ModelConfig
 from colmrl.errors import InputError
 from colmrl.models.attention import AttentionKernel
-from colmrl.models.backbone import Backbone, family_of, no_bars
+from colmrl.models.backbone import Backbone, no_bars
+from colmrl.models.description import FILE, describe, is_own, read_own
 from colmrl.models.description import Description as Description
-from colmrl.models.description import describe, is_own, read_own
 from colmrl.models.description import write_description as write_description
+from colmrl.models.families import family_of, sees_pictures
 from colmrl.models.heads import MultiHead, SingleHead
 from colmrl.models.inputs import InputBuilder
 from colmrl.models.processors import processor_of
@@ -36,7 +36,7 @@ from colmrl.models.sources.source import Source
 from colmrl.models.weights import files_said, read_tensors, weights_fingerprint
 from colmrl.scoring import MultiVectors
 
-_OWN = ("colmrl.json", "reranker.json")  # they say how pictures are resized
+_OWN = (FILE, "reranker.json")  # they say how pictures are resized
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,8 @@ def fingerprint(folder: str | Path) -> str:
     library's does not say how pictures are resized: `model.resize` is hashed too where it may be given some.
     """
     digest, folder = hashlib.sha256(), located(folder)
-    for path in sorted(folder.rglob("*")):
+    paths = sorted(folder.rglob("*"))
+    for path in paths:
         name = path.relative_to(folder)
         if path.is_file() and path.name != "README.md" and not name.parts[0].startswith("."):  # .git, .cache
             digest.update(str(name).encode())
@@ -222,7 +223,8 @@ def fingerprint(folder: str | Path) -> str:
     base = find_source(folder).description.model.backbone if adapted.is_file() else None
     if base is not None:
         digest.update(weights_fingerprint(base).encode())
-    sees = any(folder.rglob("*processor_config.json")) or (base and family_of(base) in PROCESSOR_MAPPING_NAMES)
+    sees = any(path.name.endswith("processor_config.json") for path in paths)
+    sees = sees or (base is not None and sees_pictures(family_of(base)))
     if sees and not any((folder / name).is_file() for name in _OWN):
         digest.update(ModelConfig().resize.encode())
     return digest.hexdigest()[:32]
